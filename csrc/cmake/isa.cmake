@@ -1,0 +1,26 @@
+# graphopt_isa_sources(<portable|avx2|avx512> files...)
+#
+# Compiles files for one instruction-set level and adds the objects to graphopt_kernels. Such a file
+# uses intrinsics and raw pointers only: an inline function of a shared header or of the standard
+# library that is compiled here could be the copy that the linker keeps for the whole program.
+set(GRAPHOPT_ISA_FLAGS_portable "")
+set(GRAPHOPT_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c)
+set(GRAPHOPT_ISA_FLAGS_avx512 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512)
+
+function(graphopt_isa_sources isa)
+  if(NOT DEFINED GRAPHOPT_ISA_FLAGS_${isa})
+    message(FATAL_ERROR "graphopt_isa_sources: unknown instruction-set level '${isa}'")
+  endif()
+  set(target graphopt_isa_${isa})
+  if(NOT TARGET ${target})
+    add_library(${target} OBJECT)
+    target_link_libraries(${target} PRIVATE graphopt_options)
+    target_compile_options(${target} PRIVATE -O3 -fno-exceptions -fvisibility=hidden -ffp-contract=fast
+                                             ${GRAPHOPT_ISA_FLAGS_${isa}})
+    target_sources(graphopt_kernels PRIVATE $<TARGET_OBJECTS:${target}>)
+  endif()
+  foreach(file IN LISTS ARGN)
+    get_filename_component(path ${file} ABSOLUTE BASE_DIR ${CMAKE_CURRENT_SOURCE_DIR})
+    target_sources(${target} PRIVATE ${path})
+  endforeach()
+endfunction()

@@ -1,0 +1,11 @@
+# graphopt_test(name files...): a native test, run by ctest. Nothing when tests are off.
+function(graphopt_test name)
+  if(NOT GRAPHOPT_BUILD_TESTS)
+    return()
+  endif()
+  add_executable(${name} ${ARGN})
+  target_link_libraries(${name} PRIVATE graphopt_options graphopt_runtime graphopt_kernels Threads::Threads)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/csrc/tests)
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES TIMEOUT 300)
+endfunction()
