@@ -1,0 +1,99 @@
+"""Constants: tensors known at compile time, loaded only when looked at."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphopt.errors import ModelError
+from graphopt.ir.dtype import DType
+from graphopt.ir.types import TensorType
+
+__all__ = ["Constant"]
+
+Array = np.ndarray[Any, Any]
+
+
+class Constant:
+    """An immutable tensor. The array may be memory-mapped, or made by a loader on first use.
+
+    Equality is identity; compare :attr:`digest` to compare contents.
+    """
+
+    __slots__ = ("_array", "_digest", "_load", "type")
+
+    def __init__(
+        self,
+        array: Array | None,
+        *,
+        type: TensorType | None = None,
+        load: Callable[[], Array] | None = None,
+        digest: str | None = None,
+    ) -> None:
+        if array is not None:
+            type = TensorType(DType.from_numpy(array.dtype), tuple(array.shape))
+        if type is None or not type.static:
+            raise ValueError("a constant without an array needs a static type")
+        self.type = type
+        self._array = None if array is None else _frozen(array)
+        self._load = load
+        self._digest = digest
+
+    @property
+    def loaded(self) -> bool:
+        """True when the array is in reach without running the loader."""
+        return self._array is not None
+
+    @property
+    def array(self) -> Array:
+        """The contents, read-only. Raises ModelError when this constant is known by hash alone."""
+        if self._array is None:
+            if self._load is None:
+                raise ModelError(
+                    f"the contents of constant {self.type} #{self._digest} are not part of the text"
+                )
+            array = self._load()
+            if array.dtype != self.type.dtype.numpy or tuple(array.shape) != self.type.shape:
+                raise ModelError(f"constant data is {array.dtype}{array.shape}, not {self.type}")
+            self._array = _frozen(array)
+        return self._array
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        count = self.type.numel
+        assert isinstance(count, int)
+        return count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return self.numel * self.type.dtype.nbytes
+
+    @property
+    def digest(self) -> str:
+        """32 hex digits over type and contents."""
+        if self._digest is None:
+            hasher = hashlib.blake2b(str(self.type).encode(), digest_size=16)
+            array = self.array
+            if self.type.dtype is DType.STRING:
+                for item in array.ravel():
+                    text = item if isinstance(item, bytes) else str(item).encode()
+                    hasher.update(len(text).to_bytes(8, "little") + text)
+            else:
+                hasher.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            self._digest = hasher.hexdigest()
+        return self._digest
+
+    def __repr__(self) -> str:
+        return f"Constant({self.type})"
+
+
+def _frozen(array: Array) -> Array:
+    if array.flags.writeable:
+        array = array.view()
+        array.flags.writeable = False
+    return array

@@ -1,0 +1,378 @@
+"""The `.gir` text form: parsing. The grammar is shown in :mod:`graphopt.ir.text`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from graphopt.errors import ParseError
+from graphopt.ir.constant import Constant
+from graphopt.ir.dim import Dim, Expr, parse_dim
+from graphopt.ir.dtype import DType
+from graphopt.ir.graph import Graph, Value
+from graphopt.ir.op import OpDef, resolve_op
+from graphopt.ir.types import OptionalType, SequenceType, TensorType, Type
+
+__all__ = ["parse"]
+
+_TOKEN = re.compile(
+    r"""[ \t\r\n]*(?://[^\n]*\n[ \t\r\n]*)*(?:
+      (?P<value>%(?:"(?:[^"\\]|\\.)*"|[A-Za-z0-9_./\-]+))
+    | (?P<string>"(?:[^"\\]|\\.)*")
+    | (?P<number>-?(?:inf|nan|(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))(?![A-Za-z_])
+    | (?P<hash>\#[0-9a-f]+)
+    | (?P<word>[A-Za-z_][A-Za-z0-9_.\-]*(?:::[A-Za-z0-9_.\-]+)?)
+    | (?P<punct>->|//|[@(){}\[\]<>,:=*+%\-|])
+    )""",
+    re.VERBOSE,
+)
+
+Constants = Mapping[str, np.ndarray[Any, Any]] | Callable[[str], np.ndarray[Any, Any]]
+
+
+def parse(
+    text: str,
+    *,
+    constants: Constants | None = None,
+    resolve: Callable[[str, str], OpDef] = resolve_op,
+) -> Graph:
+    """The graph that ``text`` describes. Raises ParseError with line and column.
+
+    ``constants`` gives the arrays of constants that stand by digest; without it such a constant
+    knows its type and digest only.
+    """
+    return _Parser(text, constants, resolve).module()
+
+
+class _Parser:
+    def __init__(
+        self, text: str, constants: Constants | None, resolve: Callable[[str, str], OpDef]
+    ) -> None:
+        self.text = text
+        self.at = 0
+        self.constants = constants
+        self.resolve = resolve
+        self.kind = ""
+        self.token = ""
+        self.start = 0
+        self.values: dict[str, Value] = {}
+        self.advance()
+
+    # ---- tokens ----
+
+    def fail(self, cause: str) -> Any:
+        line = self.text.count("\n", 0, self.start) + 1
+        column = self.start - self.text.rfind("\n", 0, self.start)
+        raise ParseError(f"line {line}, column {column}: {cause}")
+
+    def advance(self) -> str:
+        """Steps to the next token and returns the one just left."""
+        left = self.token
+        match = _TOKEN.match(self.text, self.at)
+        if match is None:
+            rest = re.match(r"(?:[ \t\r\n]|//[^\n]*(?:\n|\Z))*", self.text[self.at :])
+            self.start = self.at + (rest.end() if rest else 0)
+            if self.start < len(self.text):
+                self.fail(f"unexpected character {self.text[self.start]!r}")
+            self.kind, self.token = "end", ""
+            return left
+        self.kind = match.lastgroup or ""
+        self.token = match.group(self.kind)
+        self.start = match.start(self.kind)
+        self.at = match.end()
+        return left
+
+    def expect(self, token: str) -> None:
+        if self.token != token or self.kind == "string":
+            self.fail(f"expected '{token}', found '{self.token or 'end of text'}'")
+        self.advance()
+
+    def accept(self, token: str) -> bool:
+        if self.token == token and self.kind != "string":
+            self.advance()
+            return True
+        return False
+
+    def string(self) -> str:
+        if self.kind != "string":
+            self.fail(f"expected a string, found '{self.token}'")
+        return str(json.loads(self.advance()))
+
+    def value_name(self) -> str:
+        if self.kind != "value":
+            self.fail(f"expected a value (%name), found '{self.token}'")
+        body = self.advance()[1:]
+        return str(json.loads(body)) if body.startswith('"') else body
+
+    # ---- types ----
+
+    def dims(self, close: str) -> tuple[Dim, ...]:
+        """Comma-separated sizes up to ``close`` at depth 0."""
+        result: list[Dim] = []
+        begin, depth = self.start, 0
+        while not (depth == 0 and self.token == close):
+            if self.kind == "end":
+                self.fail(f"expected '{close}'")
+            if self.token in "([" and self.kind == "punct":
+                depth += 1
+            elif self.token in ")]" and self.kind == "punct":
+                depth -= 1
+            if self.token == "," and depth == 0:
+                result.append(self.dim(self.text[begin : self.start]))
+                begin = self.at
+            self.advance()
+        tail = self.text[begin : self.start].strip()
+        if tail or result:
+            result.append(self.dim(tail))
+        return tuple(result)
+
+    def dim(self, text: str) -> Dim:
+        try:
+            return parse_dim(text.strip())
+        except (ValueError, ZeroDivisionError) as error:
+            self.fail(str(error))
+            raise
+
+    def type(self) -> Type:
+        word = self.advance()
+        if word in ("seq", "opt"):
+            self.expect("<")
+            element = self.type()
+            self.expect(">")
+            return SequenceType(element) if word == "seq" else OptionalType(element)
+        try:
+            dtype = DType.parse(word)
+        except ValueError as error:
+            self.fail(str(error))
+        self.expect("[")
+        if self.accept("*"):
+            self.expect("]")
+            return TensorType(dtype, None)
+        dims = self.dims("]")
+        self.expect("]")
+        return TensorType(dtype, dims)
+
+    def tensor_type(self) -> TensorType:
+        found = self.type()
+        if not isinstance(found, TensorType):
+            self.fail("a constant needs a tensor type")
+        assert isinstance(found, TensorType)
+        return found
+
+    # ---- graphs ----
+
+    def module(self) -> Graph:
+        self.expect("graph")
+        graph = self.graph(None)
+        if self.kind != "end":
+            self.fail(f"unexpected '{self.token}' after the graph")
+        return graph
+
+    def graph(self, parent: Graph | None) -> Graph:
+        self.expect("@")
+        name = self.string() if self.kind == "string" else self.advance()
+        graph = Graph(name, parent)
+        self.expect("(")
+        while not self.accept(")"):
+            value = graph.add_input(self.value_name(), self.annotated_type())
+            self.values[value.name] = value
+            if self.accept("<"):
+                value.set_elements(self.dims(">"))
+                self.expect(">")
+            self.accept(",")
+        self.expect("->")
+        self.expect("(")
+        outputs: list[tuple[str, str]] = []
+        while not self.accept(")"):
+            value_name = self.value_name()
+            shown = self.string() if self.accept("as") else value_name
+            outputs.append((value_name, shown))
+            self.accept(",")
+        self.expect("{")
+        while not self.accept("}"):
+            self.statement(graph)
+        for value_name, shown in outputs:
+            graph.add_output(self.lookup(value_name), shown)
+        return graph
+
+    def annotated_type(self) -> Type:
+        self.expect(":")
+        return self.type()
+
+    def lookup(self, name: str) -> Value:
+        found = self.values.get(name)
+        if found is None:
+            self.fail(f"%{name} is not defined")
+        assert found is not None
+        return found
+
+    def statement(self, graph: Graph) -> None:
+        if self.accept("meta"):
+            key = self.string()
+            self.expect("=")
+            graph.metadata[key] = self.string()
+            return
+        names: list[str] = []
+        types: list[Type | None] = []
+        elements: list[tuple[Dim, ...] | None] = []
+        while True:
+            names.append(self.value_name())
+            types.append(self.annotated_type() if self.token == ":" else None)
+            known = None
+            if self.accept("<"):
+                known = self.dims(">")
+                self.expect(">")
+            elements.append(known)
+            if not self.accept(","):
+                break
+        self.expect("=")
+        if self.accept("const"):
+            self.constant_statement(graph, names[0])
+            return
+        self.node_statement(graph, names, types, elements)
+
+    def constant_statement(self, graph: Graph, name: str) -> None:
+        if name in self.values:
+            self.fail(f"%{name} is defined twice")
+        self.values[name] = graph.add_constant(self.constant(), name)
+
+    def node_statement(
+        self,
+        graph: Graph,
+        names: list[str],
+        types: list[Type | None],
+        elements: list[tuple[Dim, ...] | None],
+    ) -> None:
+        domain, _, op_name = self.advance().rpartition("::")
+        inputs: list[Value | None] = []
+        self.expect("(")
+        while not self.accept(")"):
+            inputs.append(None if self.accept("_") else self.lookup(self.value_name()))
+            self.accept(",")
+        attrs: dict[str, Any] = {}
+        if self.accept("{"):
+            while not self.accept("}"):
+                key = self.advance()
+                self.expect("=")
+                attrs[key] = self.attr()
+                self.accept(",")
+        origin: list[str] = []
+        if self.accept("@"):
+            self.expect("[")
+            while not self.accept("]"):
+                origin.append(self.string())
+                self.accept(",")
+        name = self.string() if self.accept(":") else (origin[0] if len(origin) == 1 else "")
+        if self.accept("regions"):
+            self.expect("{")
+            while not self.accept("}"):
+                key = self.advance()
+                self.expect("=")
+                attrs[key] = self.graph(graph)
+        for value_name in names:
+            if value_name in self.values:
+                self.fail(f"%{value_name} is defined twice")
+        declared = [t for t in types if t is not None]
+        node = graph.add(
+            self.resolve(op_name, domain),
+            inputs,
+            attrs,
+            n_outputs=len(names),
+            types=declared if len(declared) == len(types) else None,
+            names=names,
+            name=name,
+            origin=origin or [name or names[0]],
+        )
+        for value, value_name, known in zip(node.outputs, names, elements, strict=True):
+            if value.name != value_name:
+                self.fail(f"the value name %{value_name} is used twice")
+            if known is not None:
+                value.set_elements(known)
+            self.values[value_name] = value
+
+    # ---- attributes and constants ----
+
+    def attr(self) -> Any:
+        if self.kind == "string":
+            return self.string()
+        if self.kind == "number":
+            return _number(self.advance())
+        if self.accept("["):
+            items: list[Any] = []
+            while not self.accept("]"):
+                items.append(self.attr())
+                self.accept(",")
+            return tuple(items)
+        word = self.advance()
+        if word == "tensor":
+            return self.constant()
+        self.expect("(")
+        if word == "hex":
+            data = "" if self.token == ")" else self.advance()
+            result: Any = bytes.fromhex(data)
+        elif word == "type":
+            result = self.type()
+        elif word == "dim":
+            result = self.dims(")")[0]
+            if not isinstance(result, int | Expr):
+                self.fail("dim() takes one size")
+        else:
+            self.fail(f"unknown attribute form '{word}'")
+        self.expect(")")
+        return result
+
+    def constant(self) -> Constant:
+        type = self.tensor_type()
+        if not type.static:
+            self.fail("a constant needs a static shape")
+        if self.kind == "hash":
+            digest = self.advance()[1:]
+            load = self.loader(digest)
+            return Constant(None, type=type, load=load, digest=digest)
+        self.expect("[")
+        items: list[Any] = []
+        while not self.accept("]"):
+            items.append(self.element())
+            self.accept(",")
+        assert type.shape is not None
+        shape = tuple(d for d in type.shape if isinstance(d, int))
+        if len(items) != int(np.prod(shape, dtype=np.int64)):
+            self.fail(f"{type} takes {int(np.prod(shape))} elements, not {len(items)}")
+        array = np.empty(len(items), dtype=type.dtype.numpy)
+        for index, item in enumerate(items):
+            array[index] = item
+        return Constant(array.reshape(shape))
+
+    def loader(self, digest: str) -> Callable[[], np.ndarray[Any, Any]] | None:
+        source = self.constants
+        if source is None:
+            return None
+        if callable(source):
+            return lambda: source(digest)
+        if digest not in source:
+            return None
+        return lambda: source[digest]
+
+    def element(self) -> Any:
+        if self.kind == "string":
+            return self.string()
+        if self.accept("("):
+            real = float(self.advance())
+            self.expect(",")
+            imaginary = float(self.advance())
+            self.expect(")")
+            return complex(real, imaginary)
+        if self.kind != "number":
+            self.fail(f"expected a number, found '{self.token}'")
+        return _number(self.advance())
+
+
+def _number(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
