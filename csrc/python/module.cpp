@@ -3,15 +3,26 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include "graphopt/kernel.h"
+#include "python/bindings.h"
 #include "runtime/cpu.h"
 
 namespace nb = nanobind;
 
 NB_MODULE(_native, m) {
-  m.def("isa", [] { return std::string(graphopt::isa_name(graphopt::cpu_isa())); });
-  m.def("isa_levels", [] {
-    std::vector<std::string> names;
-    for (graphopt::Isa isa : graphopt::cpu_isa_levels()) names.emplace_back(graphopt::isa_name(isa));
-    return names;
-  });
+  // Not graphopt.errors: this module must load without the package. The session translates.
+  nb::exception<graphopt::Error>(m, "NativeError", PyExc_RuntimeError);
+  m.def(
+      "isa", [] { return std::string(graphopt::isa_name(graphopt::cpu_isa())); },
+      "The instruction-set level in use: portable, avx2 or avx512.");
+  m.def(
+      "isa_levels",
+      [] {
+        std::vector<std::string> names;
+        for (graphopt::Isa isa : graphopt::cpu_isa_levels()) names.emplace_back(graphopt::isa_name(isa));
+        return names;
+      },
+      "The instruction-set levels that this machine can run, lowest first.");
+  graphopt::python::bind_hash(m);
+  graphopt::python::bind_kernels(m);
 }

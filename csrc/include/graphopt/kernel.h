@@ -63,7 +63,13 @@ class Attrs {
     }
     return get<std::vector<double>>(name);
   }
-  [[nodiscard]] const std::vector<std::string>& strings(std::string_view name) const {
+  // Lists of strings; an empty list has no type of its own and is accepted.
+  [[nodiscard]] std::vector<std::string> strings(std::string_view name) const {
+    auto it = values_.find(name);
+    if (it != values_.end()) {
+      const auto* whole = std::get_if<std::vector<int64_t>>(&it->second);
+      if (whole != nullptr && whole->empty()) return {};
+    }
     return get<std::vector<std::string>>(name);
   }
 
