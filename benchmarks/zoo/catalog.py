@@ -12,8 +12,9 @@ class Input:
     """One graph input and the kind of data that it takes.
 
     ``shape`` mixes ints and symbols; a case binds the symbols. ``kind`` is one of ``image``,
-    ``noise``, ``tokens``, ``mask``, ``zeros``, ``bytes``, ``audio`` and ``value`` (a scalar that
-    the case binds under the input's own name). ``high`` bounds the integers of ``tokens``.
+    ``page`` (text on paper), ``noise``, ``tokens``, ``mask``, ``bytes``, ``audio`` and ``value``
+    (a scalar that the case binds under the input's own name). ``high`` bounds the integers of
+    ``tokens``.
     """
 
     name: str
@@ -110,21 +111,21 @@ _MODELS = (
     Model(
         "ppocr-det",
         "PP-OCRv4 text detection",
-        (Input("x", "float32", ("n", 3, "h", "w"), "image"),),
+        (Input("x", "float32", ("n", 3, "h", "w"), "page"),),
         (_case(n=1, h=640, w=640), _case(n=1, h=320, w=480), _case(n=2, h=256, w=192)),
         package=_file(_RAPIDOCR, "ch_PP-OCRv4_det_infer.onnx"),
     ),
     Model(
         "ppocr-rec",
         "PP-OCRv4 text recognition",
-        (Input("x", "float32", ("n", 3, 48, "w"), "image"),),
+        (Input("x", "float32", ("n", 3, 48, "w"), "page"),),
         (_case(n=1, w=320), _case(n=1, w=184), _case(n=3, w=480)),
         package=_file(_RAPIDOCR, "ch_PP-OCRv4_rec_infer.onnx"),
     ),
     Model(
         "ppocr-cls",
         "PP-OCR text direction",
-        (Input("x", "float32", ("n", 3, "h", "w"), "image"),),
+        (Input("x", "float32", ("n", 3, "h", "w"), "page"),),
         (_case(n=1, h=48, w=192), _case(n=6, h=48, w=192), _case(n=2, h=64, w=256)),
         package=_file(_RAPIDOCR, "ch_ppocr_mobile_v2.0_cls_infer.onnx"),
     ),

@@ -28,12 +28,12 @@ def _array(item: Input, shape: tuple[int, ...], bound: Any, rng: np.random.Gener
     dtype = np.dtype(item.dtype)
     if item.kind == "image":
         return _image(shape, rng).astype(dtype)
+    if item.kind == "page":
+        return _page(shape, rng).astype(dtype)
     if item.kind == "audio":
         return _audio(shape, rng).astype(dtype)
     if item.kind == "noise":
         return rng.standard_normal(shape).astype(dtype)
-    if item.kind == "zeros":
-        return np.zeros(shape, dtype)
     if item.kind == "tokens":
         return rng.integers(0, item.high, shape, dtype=dtype)
     if item.kind == "mask":
@@ -86,11 +86,69 @@ def _mask(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
 
 
 def _file_bytes(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    """Byte values 0..255 with 256 (the padding token) at the end of each half, as Magika pads."""
-    values = rng.integers(0, 256, shape)
+    """Rows of bytes with 256, the padding token, at the inner end of each half, as Magika pads.
+
+    A row is markup, source text or noise by turns: noise alone is one file type to the model.
+    """
+    values = np.full(shape, 256)
     half = shape[-1] // 2
     for row in values:
         used = int(rng.integers(64, half + 1))
-        row[used:half] = 256
-        row[half : half + half - used] = 256
+        style = rng.integers(0, len(_SNIPPETS) + 1)
+        if style == len(_SNIPPETS):
+            content = rng.integers(0, 256, used)
+        else:
+            content = np.resize(np.frombuffer(_SNIPPETS[style], np.uint8), used)
+            at = rng.integers(0, used, used // 50)
+            content[at] = rng.integers(97, 123, at.size)
+        row[:used] = content
+        row[-used:] = content
     return values
+
+
+_SNIPPETS = (
+    b"<html><body><p class='x'>Hello, world.</p><a href='#'>more</a></body></html>\n",
+    b"def area(width, height):\n    if width < 0:\n        raise ValueError\n    return width\n",
+    b'#include <stdio.h>\nint main(void) {\n  printf("%d", 3);\n  return 0;\n}\n',
+)
+
+_GLYPHS = {  # 5 columns x 7 rows, a row an int of 5 bits
+    "A": (14, 17, 17, 31, 17, 17, 17),
+    "C": (14, 17, 16, 16, 16, 17, 14),
+    "E": (31, 16, 16, 30, 16, 16, 31),
+    "H": (17, 17, 17, 31, 17, 17, 17),
+    "L": (16, 16, 16, 16, 16, 16, 31),
+    "N": (17, 25, 21, 19, 17, 17, 17),
+    "O": (14, 17, 17, 17, 17, 17, 14),
+    "R": (30, 17, 17, 30, 20, 18, 17),
+    "S": (15, 16, 16, 14, 1, 1, 30),
+    "T": (31, 4, 4, 4, 4, 4, 4),
+    "2": (14, 17, 1, 6, 8, 16, 31),
+    "7": (31, 1, 2, 4, 8, 8, 8),
+}
+
+
+def _page(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Lines of dark bitmap text on light paper with a little grain, in [-1, 1] or just past it."""
+    *batch, channels, height, width = shape
+    pages = np.full((*batch, height, width), 0.8)
+    scale = max(1, min(5, height // 10))
+    for page in pages.reshape(-1, height, width):
+        for top in range(scale, height - 8 * scale, 14 * scale):
+            line = _line(width // (6 * scale) - 1, rng)
+            ink = np.kron(line, np.ones((scale, scale)))
+            page[top : top + ink.shape[0], scale : scale + ink.shape[1]] -= 1.5 * ink
+    grain = 0.05 * rng.standard_normal(shape)
+    return np.repeat(pages[..., None, :, :], channels, axis=-3) + grain
+
+
+def _line(length: int, rng: np.random.Generator) -> Array:
+    """One random word after another as a bitmap of 7 rows and 6 columns a character."""
+    letters = list(_GLYPHS)
+    line = np.zeros((7, 6 * length))
+    for i in range(length):
+        if rng.random() < 0.15:
+            continue
+        for row, bits in enumerate(_GLYPHS[letters[rng.integers(len(letters))]]):
+            line[row, 6 * i : 6 * i + 5] = [bits >> (4 - k) & 1 for k in range(5)]
+    return line

@@ -51,7 +51,7 @@ def path(name: str) -> Path:
             shutil.copyfile(packaged(model.package, folder)[0], made)
         else:
             _export(model, folder, made)
-        os.replace(made, target)
+        made.replace(target)
     for old in target.parent.glob(f"{name}-{'?' * 12}.onnx"):
         if old != target:
             old.unlink(missing_ok=True)
