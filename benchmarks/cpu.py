@@ -1,0 +1,111 @@
+"""Speed at batch 1 beside onnxruntime: ``python -m benchmarks.cpu [--models a,b] [--json out]``.
+
+Every engine runs in a process of its own on the same inputs and with the same number of threads;
+the processes take turns in blocks. Figures of one run compare with each other, not with another
+run's: a shared machine changes its speed, ratios hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import compare, engines, report, zoo
+from benchmarks.worker import WorkerError
+
+DEFAULT = (
+    "resnet-50,mobilenet-v2,bert-base,vit-b16,ppocr-det,ppocr-rec,ppocr-cls,"
+    "minilm-l6,efficientnet-lite0,magika,silero-vad"
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print. The exit code is 1 when a model failed to compile or run."""
+    args = _parse(argv)
+    names = args.models.split(",")
+    peers = args.engines.split(",")
+    info = report.machine(args.threads, ["graphopt", *peers])
+    print(f"{report.describe(info)}\n", flush=True)
+    rows: list[list[str]] = []
+    records: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="graphopt-bench-") as scratch:
+        for name in names:
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            try:
+                measured = _one(name, peers, Path(args.artifacts or scratch), args)
+            except (WorkerError, KeyError, zoo.ZooError) as error:
+                rows.append([name, *["failed"] * (len(peers) * 2 + 2)])
+                records.append({"model": name, "failed": str(error)})
+                print(f"{name}: {error}", file=sys.stderr)
+                continue
+            rows.append(_row(measured, peers))
+            records.append(_record(measured, peers))
+    header = ["model", "error", "graphopt ms"]
+    for peer in peers:
+        header += [f"{peer} ms", f"ratio to {peer} (rounds)"]
+    print(report.markdown(header, rows))
+    report.write_json(args.json, info, records)
+    return 1 if any("failed" in record for record in records) else 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu", description=__doc__)
+    parser.add_argument("--models", default=DEFAULT, help="comma-separated (default: %(default)s)")
+    parser.add_argument("--engines", default="onnxruntime", help="peers, comma-separated")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=90, help="measured runs an engine and model")
+    parser.add_argument("--rounds", type=int, default=3, help="turns that the runs are split into")
+    parser.add_argument("--case", type=int, default=0, help="which shape of a dynamic model")
+    parser.add_argument("--artifacts", help="folder of compiled .gopt files to keep and reuse")
+    parser.add_argument("--json", type=Path, help="write every figure here")
+    args = parser.parse_args(argv)
+    unknown = set(args.engines.split(",")) - set(engines.names())
+    if unknown:
+        parser.error(f"unknown engines: {', '.join(sorted(unknown))}")
+    return args
+
+
+def _one(name: str, peers: list[str], folder: Path, args: argparse.Namespace) -> compare.Measured:
+    folder.mkdir(parents=True, exist_ok=True)
+    artifact = folder / f"{name}.gopt"
+    if not artifact.exists():
+        artifact, _ = compare.compile_model(name, folder, "--no-verify")
+    return compare.measure(
+        name,
+        artifact,
+        ["graphopt", *peers],
+        folder,
+        case=args.case,
+        threads=args.threads,
+        runs=args.runs,
+        rounds=args.rounds,
+    )
+
+
+def _row(measured: compare.Measured, peers: list[str]) -> list[str]:
+    row = [measured.model, f"{measured.error:.1e}"]
+    row.append(report.milliseconds(measured.median("graphopt")))
+    for peer in peers:
+        ratio, low, high = measured.ratio(peer)
+        row.append(report.milliseconds(measured.median(peer)))
+        row.append(f"{ratio:.2f} ({low:.2f}-{high:.2f})")
+    return row
+
+
+def _record(measured: compare.Measured, peers: list[str]) -> dict[str, Any]:
+    return {
+        "model": measured.model,
+        "case": measured.case,
+        "shapes": measured.shapes,
+        "error": measured.error,
+        "median_ns": {name: measured.median(name) for name in ["graphopt", *peers]},
+        "ratio": {peer: measured.ratio(peer) for peer in peers},
+        "rounds_ns": measured.rounds,
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
