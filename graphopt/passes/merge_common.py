@@ -1,0 +1,82 @@
+"""Common subexpressions: two nodes that compute the same become one.
+
+``y = f(a); z = f(a)  ->  y = f(a)`` and readers of ``z`` read ``y``. Equal constants become one first.
+
+Sound for deterministic ops with equal operands and attributes; the survivor takes over the
+origins of both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from graphopt.ir import Constant, Graph, Node, Trait, Value
+from graphopt.rewrite import Pass, PassContext, record_edit
+
+__all__ = ["MergeCommon"]
+
+
+@dataclass(frozen=True)
+class MergeCommon(Pass):
+    """``y = f(a); z = f(a)  ->  y = f(a); z = y``."""
+
+    name: ClassVar[str] = "merge-common"
+
+    # Larger constants are not hashed: equal weights are rare and hashing reads them all.
+    max_constant_bytes: int = 1 << 16
+
+    def run(self, graph: Graph, ctx: PassContext) -> bool:
+        """True when nodes or constants were merged."""
+        changed = self._constants(graph)
+        seen: dict[Any, Node] = {}
+        for node in graph:
+            for region in node.regions:
+                changed |= self.run(region, ctx)
+            key = self._key(node)
+            if key is None:
+                continue
+            first = seen.setdefault(key, node)
+            if first is node:
+                continue
+            record_edit(ctx.log, self.name, "MergeCommon", [node], [first])
+            first.origin = first.origin | node.origin
+            graph.replace(node, first.outputs)
+            changed = True
+        return changed
+
+    def _constants(self, graph: Graph) -> bool:
+        seen: dict[str, Value] = {}
+        changed = False
+        for value in list(graph.constants.values()):
+            constant = value.constant
+            if constant is None or constant.nbytes > self.max_constant_bytes:
+                continue
+            first = seen.setdefault(constant.digest, value)
+            if first is not value:
+                graph.replace_all_uses(value, first)
+                graph.erase_constant(value)
+                changed = True
+        return changed
+
+    def _key(self, node: Node) -> Any:
+        op = node.op
+        if op.has(Trait.NONDETERMINISTIC) or op.opaque or node.regions:
+            return None
+        operands = [None if v is None else id(v) for v in node.inputs]
+        if op.has(Trait.COMMUTATIVE) and len(operands) == 2:
+            operands.sort(key=str)
+        attrs = []
+        for name, value in sorted(node.attrs.items()):
+            attrs.append((name, _attr_key(value)))
+        types = tuple(str(v.type) for v in node.outputs)
+        return (id(op), tuple(operands), tuple(attrs), types)
+
+
+def _attr_key(value: Any) -> Any:
+    if isinstance(value, Constant):
+        return value.digest
+    if isinstance(value, tuple):
+        return tuple(_attr_key(item) for item in value)
+    # 1 and 1.0 are equal keys but different attributes; so are 0.0 and -0.0.
+    return (type(value).__name__, repr(value))

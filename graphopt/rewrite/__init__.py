@@ -1,0 +1,28 @@
+"""Rewriting: patterns, rules, the driver, the edit log, passes and pipelines."""
+
+from graphopt.rewrite.driver import apply_rules, record_edit
+from graphopt.rewrite.log import Edit, EditLog
+from graphopt.rewrite.match import Match, Refusal, match_node
+from graphopt.rewrite.passes import Pass, PassContext, PassTable, Pipeline, RulePass
+from graphopt.rewrite.pattern import NodePattern, Pattern, PatternOps, Var
+from graphopt.rewrite.rule import Rule
+
+__all__ = [
+    "Edit",
+    "EditLog",
+    "Match",
+    "NodePattern",
+    "Pass",
+    "PassContext",
+    "PassTable",
+    "Pattern",
+    "PatternOps",
+    "Pipeline",
+    "Refusal",
+    "Rule",
+    "RulePass",
+    "Var",
+    "apply_rules",
+    "match_node",
+    "record_edit",
+]

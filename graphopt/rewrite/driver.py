@@ -1,0 +1,151 @@
+"""The greedy driver: applies rules until none fires, from a worklist.
+
+Rules are indexed by root op, so that a node is shown only to rules that could match it; an edit
+puts back only the nodes around it. Work is linear in nodes plus edits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from graphopt.errors import CompileError
+from graphopt.ir import Builder, Graph, Node, TensorType, Value
+from graphopt.rewrite.log import Edit, EditLog
+from graphopt.rewrite.match import Match, Refusal
+from graphopt.rewrite.rule import Rule
+
+__all__ = ["apply_rules", "record_edit"]
+
+# Edits beyond this (plus a share a node) mean that two rules undo each other.
+_PING_PONG = 1000
+
+
+class _Worklist:
+    """Nodes to look at, each at most once, first in first out."""
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        self.queue = deque(nodes)
+        self.queued = set(self.queue)
+
+    def push(self, node: Node) -> None:
+        if node not in self.queued:
+            self.queued.add(node)
+            self.queue.append(node)
+
+    def pop(self) -> Node:
+        node = self.queue.popleft()
+        self.queued.discard(node)
+        return node
+
+
+def apply_rules(
+    graph: Graph,
+    rules: Sequence[Rule],
+    *,
+    pass_name: str = "",
+    log: EditLog | None = None,
+    on_edit: Callable[[Edit], None] | None = None,
+) -> int:
+    """Applies ``rules`` to ``graph`` and its regions up to a fixed point; returns the edit count.
+
+    Raises CompileError when rules keep undoing each other.
+    """
+    index: dict[tuple[str, str], list[Rule]] = {}
+    for rule in rules:
+        for root in rule.roots:
+            index.setdefault(root, []).append(rule)
+    work = _Worklist(graph.walk())
+    edits = 0
+    budget = _PING_PONG + 8 * len(work.queue) * max(1, len(rules))
+    while work.queue:
+        node = work.pop()
+        if node.erased:
+            continue
+        for rule in index.get((node.op.domain, node.op.name), ()):
+            found = rule.match(node)
+            if isinstance(found, Refusal):
+                continue
+            edit = _apply(rule, found, work, pass_name)
+            edits += 1
+            if log is not None:
+                log.add(edit)
+            if on_edit is not None:
+                on_edit(edit)
+            if edits > budget:
+                raise CompileError(
+                    f"pass '{pass_name}': rules do not settle (last: {rule.name} at {node!r})"
+                )
+            break
+    return edits
+
+
+def _apply(rule: Rule, match: Match, work: _Worklist, pass_name: str) -> Edit:
+    root = match.root
+    graph = root.graph
+    origin = match.origin
+    builder = Builder(graph, before=root, origin=origin)
+    removed = tuple(repr(node) for node in match.nodes)
+    result = rule.rewrite(builder, match)
+    values = (result,) if isinstance(result, Value) else tuple(result)
+    if len(values) != len(root.outputs):
+        raise CompileError(
+            f"rule {rule.name} returns {len(values)} values for {len(root.outputs)} outputs"
+        )
+    _check_types(rule, root, values)
+    around = {user for value in root.outputs for user in value.users}
+    around.update(v.producer for v in root.inputs if v is not None and v.producer is not None)
+    graph.replace(root, values)
+    for node in match.nodes[1:]:
+        if not node.erased and not any(v.use_count for v in node.outputs):
+            around.update(v.producer for v in node.inputs if v is not None and v.producer)
+            node.graph.erase(node)
+    for value in values:
+        if value is not None and value.producer is not None and not value.producer.erased:
+            around.add(value.producer)
+            around.update(value.users)
+    for node in sorted((n for n in around if not n.erased), key=lambda n: n.output.name):
+        work.push(node)
+    for node in builder.created:
+        if not node.erased:
+            work.push(node)
+    added = tuple(repr(node) for node in builder.created if not node.erased)
+    return Edit(pass_name, rule.name, removed, added, tuple(sorted(origin)))
+
+
+def _check_types(rule: Rule, root: Node, values: Sequence[Value | None]) -> None:
+    for old, new in zip(root.outputs, values, strict=True):
+        if new is None:
+            if old.use_count:
+                raise CompileError(f"rule {rule.name} drops %{old.name}, which is still read")
+            continue
+        a, b = old.type, new.type
+        if isinstance(a, TensorType) and isinstance(b, TensorType):
+            ranks_differ = None not in (a.rank, b.rank) and a.rank != b.rank
+            if a.dtype != b.dtype or ranks_differ:
+                raise CompileError(f"rule {rule.name} replaces {old!r} by a {b}")
+
+
+def record_edit(
+    log: EditLog | None,
+    pass_name: str,
+    rule: str,
+    removed: Iterable[Node],
+    added: Iterable[Node],
+    reason: str = "",
+) -> None:
+    """Logs an edit that a pass makes by hand. Call it before nodes are erased."""
+    if log is None:
+        return
+    gone, new = list(removed), list(added)
+    origin = sorted(frozenset().union(*(n.origin for n in (*gone, *new))))
+    log.add(
+        Edit(
+            pass_name,
+            rule,
+            tuple(map(repr, gone)),
+            tuple(map(repr, new)),
+            tuple(origin),
+            reason,
+        )
+    )

@@ -1,0 +1,68 @@
+"""Rules: where (pattern), whether and if not why (check), and what (rewrite)."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+
+from graphopt.ir import Builder, Node, Value
+from graphopt.rewrite.match import Match, Refusal, match_node
+from graphopt.rewrite.pattern import NodePattern, PatternOps, Var
+
+__all__ = ["Rule"]
+
+Replacement = Value | Sequence[Value | None]
+
+
+class Rule(ABC):
+    """A local rewrite. Subclass it, or see :func:`graphopt.rewrite.rule.Rule.pattern`.
+
+    The name of the class is the name of the rule. The root's outputs are replaced by what
+    ``rewrite`` returns; matched nodes that nobody reads afterwards are erased; new nodes take over
+    the origins of all matched nodes.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name under which edits are logged."""
+        return type(self).__name__
+
+    @abstractmethod
+    def pattern(self, op: PatternOps, /, *variables: Var) -> NodePattern | Sequence[NodePattern]:
+        """The pattern, or several alternatives. Parameters after ``op`` are variables by name."""
+
+    def check(self, m: Match) -> Refusal | None:
+        """Why the rule does not apply to this match; None when it does."""
+        return None
+
+    @abstractmethod
+    def rewrite(self, op: Builder, m: Match) -> Replacement:
+        """Builds what replaces the root's outputs, before the root, with ``op``."""
+
+    @cached_property
+    def patterns(self) -> tuple[NodePattern, ...]:
+        """The pattern's alternatives."""
+        names = list(inspect.signature(self.pattern).parameters)[1:]
+        built = self.pattern(PatternOps(), *(Var(name) for name in names))
+        return (built,) if isinstance(built, NodePattern) else tuple(built)
+
+    @cached_property
+    def roots(self) -> frozenset[tuple[str, str]]:
+        """(domain, name) of the ops that a match can be rooted at."""
+        return frozenset((p.domain, p.op) for p in self.patterns)
+
+    def match(self, node: Node) -> Match | Refusal:
+        """Matches at ``node``, the check included."""
+        refusal: Refusal | None = None
+        for pattern in self.patterns:
+            result = match_node(pattern, node)
+            if isinstance(result, Match):
+                refused = self.check(result)
+                if refused is None:
+                    return result
+                result = refused
+            refusal = refusal or result
+        assert refusal is not None
+        return refusal
