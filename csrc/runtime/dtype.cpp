@@ -8,12 +8,35 @@ namespace graphopt {
 namespace {
 
 // Indexed by type code.
-constexpr std::array<std::string_view, kMaxDType + 1> kNames = {
-    "undefined", "float32",    "uint8",         "int8",           "uint16",          "int16",       "int32",
-    "int64",     "object",     "bool",          "float16",        "float64",         "uint32",      "uint64",
-    "complex64", "complex128", "bfloat16",      "float8_e4m3fn",  "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz",
-    "uint4",     "int4",       "float4_e2m1fn", "float8_e8m0fnu", "uint2",           "int2",
-};
+constexpr std::array<std::string_view, kMaxDType + 1> kNames = {"undefined",
+                                                                "float32",
+                                                                "uint8",
+                                                                "int8",
+                                                                "uint16",
+                                                                "int16",
+                                                                "int32",
+                                                                "int64",
+                                                                "object",
+                                                                "bool",
+                                                                "float16",
+                                                                "float64",
+                                                                "uint32",
+                                                                "uint64",
+                                                                "complex64",
+                                                                "complex128",
+                                                                "bfloat16",
+                                                                "float8_e4m3fn",
+                                                                "float8_e4m3fnuz",
+                                                                "float8_e5m2",
+                                                                "float8_e5m2fnuz",
+                                                                "uint4",
+                                                                "int4",
+                                                                "float4_e2m1fn",
+                                                                "float8_e8m0fnu",
+                                                                "uint2",
+                                                                "int2",
+                                                                "float6_e2m3fn",
+                                                                "float6_e3m2fn"};
 
 }  // namespace
 

@@ -10,7 +10,7 @@
 
 namespace graphopt {
 
-inline constexpr int kMaxDType = 26;
+inline constexpr int kMaxDType = 28;
 
 // numpy's (or ml_dtypes') name: "float32", "bfloat16", ...; "undefined" for what is not a type.
 std::string_view dtype_name(DType type);

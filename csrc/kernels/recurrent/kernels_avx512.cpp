@@ -1,0 +1,3 @@
+#include "kernels/recurrent/kernels_impl.h"
+
+GRAPHOPT_RECURRENT_TABLE(kKernelsAvx512)
