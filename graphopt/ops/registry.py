@@ -10,7 +10,12 @@ from graphopt.ir.op import OpDef, opaque_op
 __all__ = ["get", "known", "names", "register"]
 
 # Explicit, so that a missing family is an error and the order is fixed.
-_FAMILIES = ("graphopt.ops.pointwise",)
+_FAMILIES = (
+    "graphopt.ops.pointwise",
+    "graphopt.ops.linear",
+    "graphopt.ops.conv",
+    "graphopt.ops.pool",
+)
 # ONNX writes its own domain in two ways.
 _DEFAULT_DOMAINS = frozenset({"", "ai.onnx"})
 
