@@ -1,8 +1,8 @@
 """Constant folding: a node whose operands are all constants becomes its value.
 
 ``y = f(c1, c2)  ->  y = const`` when ``f`` is deterministic and the result is not larger than
-``max_bytes`` (or than its operands, so that transposed weights fold). Integer results whose elements
-are known through shape arithmetic fold too, even where the operands are not constants:
+``max_bytes`` (or than its operands, so that transposed weights fold). Integer results whose
+elements are known through shape arithmetic fold too, even where the operands are not constants:
 ``Gather(Shape(x), 1)`` with a static second axis.
 
 Sound: values come from the ops' semantics of record; a node that fails to evaluate is left alone,

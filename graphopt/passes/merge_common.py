@@ -1,6 +1,7 @@
 """Common subexpressions: two nodes that compute the same become one.
 
-``y = f(a); z = f(a)  ->  y = f(a)`` and readers of ``z`` read ``y``. Equal constants become one first.
+``y = f(a); z = f(a)  ->  y = f(a)`` and readers of ``z`` read ``y``. Equal constants become one
+first.
 
 Sound for deterministic ops with equal operands and attributes; the survivor takes over the
 origins of both.

@@ -1,0 +1,427 @@
+"""Transpose sinking: transposes move towards the outputs, meet, compose and cancel.
+
+``f(Transpose(x, p))  ->  Transpose(f'(x), p)`` for pointwise ops, reductions, Concat, Split,
+Softmax, Slice, Pad, Squeeze, Unsqueeze and Resize, with axes and constants renamed; two transposes
+in a row become one, and none when they compose to the identity.
+
+Sound: each of these ops treats axes alike, so renaming axes before and after is the same function;
+elements are moved, never computed differently. A transpose is made real again in front of the first
+reader that cannot take the renamed axes, once a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from graphopt.ir import Builder, Graph, Node, TensorType, Trait, Value
+from graphopt.rewrite import Pass, PassContext, record_edit
+
+__all__ = ["SinkTransposes", "compose", "inverse"]
+
+Perm = tuple[int, ...]
+# What a value is: Transpose(source, perm).
+State = tuple[Value, Perm]
+
+
+def inverse(perm: Perm) -> Perm:
+    """The permutation that undoes ``perm``."""
+    result = [0] * len(perm)
+    for position, axis in enumerate(perm):
+        result[axis] = position
+    return tuple(result)
+
+
+def compose(first: Perm, second: Perm) -> Perm:
+    """``Transpose(Transpose(x, first), second) == Transpose(x, compose(first, second))``."""
+    return tuple(first[axis] for axis in second)
+
+
+@dataclass(frozen=True)
+class SinkTransposes(Pass):
+    """``f(Transpose(x, p))  ->  Transpose(f'(x), p)``."""
+
+    name: ClassVar[str] = "sink-transposes"
+
+    def run(self, graph: Graph, ctx: PassContext) -> bool:
+        """True when a transpose moved or went."""
+        changed = False
+        for node in graph:
+            for region in node.regions:
+                changed |= self.run(region, ctx)
+        return _Sinker(graph, ctx, self.name).run() or changed
+
+
+class _Sinker:
+    def __init__(self, graph: Graph, ctx: PassContext, name: str) -> None:
+        self.graph = graph
+        self.ctx = ctx
+        self.name = name
+        self.state: dict[Value, State] = {}
+        # Transposes already made: (value, perm) -> its transpose.
+        self.made: dict[tuple[Value, Perm], Value] = {}
+        self.moved: list[Node] = []
+        self.changed = False
+
+    def run(self) -> bool:
+        for node in self.graph.nodes:
+            self.visit(node)
+        for node in reversed(self.moved):
+            self.settle(node)
+        return self.changed
+
+    def visit(self, node: Node) -> None:
+        if node.is_a("Transpose"):
+            self.transpose(node)
+            return
+        if not any(v in self.state for v in node.inputs if v is not None):
+            return
+        handler = _handler(node)
+        if handler is None:
+            return
+        result = handler(self, node)
+        if result is None:
+            return
+        record_edit(self.ctx.log, self.name, "SinkTransposes", [node], [])
+        for old, (new, perm) in zip(node.outputs, result, strict=True):
+            self.state[old] = (new, perm)
+        self.moved.append(node)
+        self.changed = True
+
+    def transpose(self, node: Node) -> None:
+        value = node.input(0)
+        assert value is not None
+        rank = value.tensor.rank
+        if rank is None:
+            return
+        perm = tuple(node.attr("perm") or range(rank - 1, -1, -1))
+        source, first = self.state.get(value, (value, tuple(range(rank))))
+        self.state[node.output] = (source, compose(first, perm))
+        self.moved.append(node)
+
+    def settle(self, node: Node) -> None:
+        """Erases a moved node; what still reads it reads a transpose of the moved form."""
+        builder = Builder(self.graph, before=node, origin=node.origin)
+        for old in node.outputs:
+            if not old.use_count:
+                continue
+            source, perm = self.state[old]
+            if perm == tuple(range(len(perm))):
+                self.changed = True
+                new = source
+            elif node.is_a("Transpose") and node.input(0) is source:
+                return  # it already is that transpose
+            else:
+                new = builder.Transpose(source, perm=perm, _name=old.name)
+                self.changed = True
+            self.graph.replace_all_uses(old, new)
+        self.graph.erase(node)
+
+    # ---- operands in renamed axes ----
+
+    def operand(self, builder: Builder, value: Value, perm: Perm) -> Value | None:
+        """The ``v`` with ``value == Transpose(v, perm)``, up to broadcasting; None if dear."""
+        shape = value.shape
+        if shape is None or len(shape) > len(perm):
+            return None
+        if all(dim == 1 for dim in shape):
+            return value
+        known = self.state.get(value)
+        if known is not None and known[1] == perm:
+            return known[0]
+        if len(shape) < len(perm):
+            value = self.pad_rank(builder, value, len(perm))
+        key = (value, inverse(perm))
+        if key not in self.made:
+            self.made[key] = self.make(builder, value, inverse(perm))
+        return self.made[key]
+
+    def pad_rank(self, builder: Builder, value: Value, rank: int) -> Value:
+        missing = rank - len(value.shape or ())
+        if value.constant is not None:
+            array = value.constant.array
+            return builder.constant(array.reshape((1,) * missing + array.shape), value.name)
+        result: Value = builder.Unsqueeze(value, tuple(range(missing)))
+        return result
+
+    def make(self, builder: Builder, value: Value, perm: Perm) -> Value:
+        if value.constant is not None:
+            array = np.ascontiguousarray(value.constant.array.transpose(perm))
+            return builder.constant(array, value.name)
+        result: Value = builder.Transpose(value, perm=perm)
+        return result
+
+    def emit(
+        self,
+        node: Node,
+        inputs: Sequence[Value | None],
+        attrs: dict[str, Any] | None = None,
+    ) -> Node:
+        """``node`` with other operands and attributes, right before it."""
+        merged = {**node.attrs, **(attrs or {})}
+        return self.graph.add(
+            node.op,
+            inputs,
+            merged,
+            n_outputs=len(node.outputs),
+            names=[v.name for v in node.outputs],
+            name=node.name,
+            origin=node.origin,
+            before=node,
+        )
+
+
+Handler = Callable[[_Sinker, Node], "list[State] | None"]
+
+
+def _handler(node: Node) -> Handler | None:
+    if node.op.domain:
+        return None
+    if node.op.has(Trait.POINTWISE):
+        return _pointwise
+    if node.op.has(Trait.REDUCTION):
+        return _reduction
+    return _HANDLERS.get(node.op.name)
+
+
+def _pointwise(sinker: _Sinker, node: Node) -> list[State] | None:
+    values = [v for v in node.inputs if v is not None]
+    rank = node.output.tensor.rank
+    states = [sinker.state[v] for v in values if v in sinker.state]
+    states = [s for s in states if len(s[1]) == rank]
+    if rank is None or not states:
+        return None
+    # The axes that most operands already have; others are transposed to match.
+    perms = [perm for _, perm in states]
+    perm = max(perms, key=lambda p: (perms.count(p), p))
+    builder = Builder(sinker.graph, before=node, origin=node.origin)
+    free = [v for v in values if v.is_constant or v in sinker.state or v.tensor.numel == 1]
+    foreign = [v for v in values if v not in free and _large(v)]
+    if len(foreign) > len(states):
+        return None
+    inputs: list[Value | None] = []
+    for value in node.inputs:
+        operand = None if value is None else sinker.operand(builder, value, perm)
+        if value is not None and operand is None:
+            return None
+        inputs.append(operand)
+    return [(v, perm) for v in sinker.emit(node, inputs).outputs]
+
+
+def _large(value: Value) -> bool:
+    numel = value.tensor.numel
+    return not isinstance(numel, int) or numel > 4096
+
+
+def _only_state(sinker: _Sinker, node: Node) -> State | None:
+    value = node.input(0)
+    return None if value is None else sinker.state.get(value)
+
+
+def _axes(node: Node, rank: int) -> list[int] | None:
+    """Axes from operand 1 (or an ``axes`` attribute), when they are known; [] when absent."""
+    operand = node.input(1)
+    if operand is None:
+        axes = node.attrs.get("axes", ())
+    elif operand.constant is not None:
+        axes = operand.constant.array.ravel().tolist()
+    else:
+        return None
+    return [int(axis) % rank for axis in axes]
+
+
+def _reduction(sinker: _Sinker, node: Node) -> list[State] | None:
+    state = _only_state(sinker, node)
+    if state is None:
+        return None
+    source, perm = state
+    rank = len(perm)
+    keep = bool(node.attr("keepdims"))
+    builder = Builder(sinker.graph, before=node, origin=node.origin)
+    if node.op.name in ("ArgMax", "ArgMin"):
+        axes = [int(node.attr("axis")) % rank]
+        new = sinker.emit(node, [source], {"axis": perm[axes[0]]})
+    else:
+        found = _axes(node, rank)
+        if found is None:
+            return None
+        axes = found or ([] if node.attr("noop_with_empty_axes") else list(range(rank)))
+        renamed = tuple(sorted(perm[axis] for axis in axes))
+        operand = builder.constant(np.array(renamed, np.int64), "axes") if found else None
+        new = sinker.emit(node, [source, operand])
+    return [(new.output, perm if keep else _drop(perm, axes))]
+
+
+def _drop(perm: Perm, axes: Sequence[int]) -> Perm:
+    """What is left of ``perm`` when output axes ``axes`` vanish."""
+    rest = [axis for position, axis in enumerate(perm) if position not in axes]
+    return tuple(sorted(rest).index(axis) for axis in rest)
+
+
+def _with_axis(sinker: _Sinker, node: Node) -> list[State] | None:
+    """Softmax, LogSoftmax, Hardmax: one operand, one axis that is renamed."""
+    state = _only_state(sinker, node)
+    if state is None:
+        return None
+    source, perm = state
+    axis = perm[int(node.attr("axis")) % len(perm)]
+    return [(sinker.emit(node, [source], {"axis": axis}).output, perm)]
+
+
+def _concat(sinker: _Sinker, node: Node) -> list[State] | None:
+    states = [sinker.state[v] for v in node.inputs if v is not None and v in sinker.state]
+    if 2 * len(states) < len(node.inputs):
+        return None
+    perms = [perm for _, perm in states]
+    perm = max(perms, key=lambda p: (perms.count(p), p))
+    axis = perm[int(node.attr("axis")) % len(perm)]
+    builder = Builder(sinker.graph, before=node, origin=node.origin)
+    inputs: list[Value | None] = []
+    for value in node.inputs:
+        if value is None or value.tensor.rank != len(perm):
+            return None
+        known = sinker.state.get(value)
+        if known is not None and known[1] == perm:
+            inputs.append(known[0])
+        else:
+            inputs.append(sinker.make(builder, value, inverse(perm)))
+    return [(sinker.emit(node, inputs, {"axis": axis}).output, perm)]
+
+
+def _split(sinker: _Sinker, node: Node) -> list[State] | None:
+    state = _only_state(sinker, node)
+    if state is None:
+        return None
+    source, perm = state
+    axis = perm[int(node.attr("axis")) % len(perm)]
+    new = sinker.emit(node, [source, *node.inputs[1:]], {"axis": axis})
+    return [(v, perm) for v in new.outputs]
+
+
+def _squeeze(sinker: _Sinker, node: Node) -> list[State] | None:
+    state = _only_state(sinker, node)
+    if state is None:
+        return None
+    source, perm = state
+    axes = _axes(node, len(perm))
+    if not axes:
+        return None
+    builder = Builder(sinker.graph, before=node, origin=node.origin)
+    renamed = np.array(sorted(perm[axis] for axis in axes), np.int64)
+    new = sinker.emit(node, [source, builder.constant(renamed, "axes")])
+    return [(new.output, _drop(perm, axes))]
+
+
+def _unsqueeze(sinker: _Sinker, node: Node) -> list[State] | None:
+    state = _only_state(sinker, node)
+    if state is None:
+        return None
+    source, perm = state
+    rank = node.output.tensor.rank
+    if rank is None:
+        return None
+    axes = _axes(node, rank)
+    if not axes:
+        return None
+    # New axes come first in the source; the permutation puts them where they belong.
+    count = len(axes)
+    builder = Builder(sinker.graph, before=node, origin=node.origin)
+    new = sinker.emit(node, [source, builder.constant(np.arange(count), "axes")])
+    rest = iter(perm)
+    order = sorted(axes)
+    result = tuple(
+        order.index(axis) if axis in axes else next(rest) + count for axis in range(rank)
+    )
+    return [(new.output, result)]
+
+
+def _slice(sinker: _Sinker, node: Node) -> list[State] | None:
+    state = _only_state(sinker, node)
+    if state is None:
+        return None
+    source, perm = state
+    operand = node.input(3)
+    if operand is None:
+        starts = node.input(1)
+        if starts is None or not isinstance(starts.tensor.numel, int):
+            return None
+        axes = list(range(starts.tensor.numel))
+    elif operand.constant is not None:
+        axes = [int(a) % len(perm) for a in operand.constant.array.ravel()]
+    else:
+        return None
+    builder = Builder(sinker.graph, before=node, origin=node.origin)
+    renamed = builder.constant(np.array([perm[axis] for axis in axes], np.int64), "axes")
+    inputs = [source, node.input(1), node.input(2), renamed, node.input(4)]
+    return [(sinker.emit(node, inputs).output, perm)]
+
+
+def _pad(sinker: _Sinker, node: Node) -> list[State] | None:
+    state = _only_state(sinker, node)
+    pads = node.input(1)
+    if state is None or pads is None or pads.constant is None:
+        return None
+    source, perm = state
+    rank = len(perm)
+    amounts = pads.constant.array.ravel()
+    axes = list(range(rank))
+    if node.input(3) is not None:
+        given = node.input(3)
+        if given is None or given.constant is None:
+            return None
+        axes = [int(a) % rank for a in given.constant.array.ravel()]
+    full = np.zeros(2 * rank, np.int64)
+    for position, axis in enumerate(axes):
+        full[perm[axis]] = amounts[position]
+        full[rank + perm[axis]] = amounts[len(axes) + position]
+    builder = Builder(sinker.graph, before=node, origin=node.origin)
+    inputs = [source, builder.constant(full, "pads"), node.input(2)]
+    return [(sinker.emit(node, inputs).output, perm)]
+
+
+def _resize(sinker: _Sinker, node: Node) -> list[State] | None:
+    state = _only_state(sinker, node)
+    if state is None or node.input(1) is not None or node.attrs.get("axes") is not None:
+        return None
+    source, perm = state
+    if node.attr("keep_aspect_ratio_policy") not in (None, "stretch"):
+        return None
+    builder = Builder(sinker.graph, before=node, origin=node.origin)
+    inputs: list[Value | None] = [source, None]
+    for index in (2, 3):
+        value = node.input(index)
+        if value is None or value.tensor.numel == 0:
+            inputs.append(None)
+            continue
+        order = np.array(inverse(perm), np.int64)
+        if value.constant is not None:
+            array = value.constant.array[list(order)]
+            inputs.append(builder.constant(array, value.name))
+        else:
+            inputs.append(builder.Gather(value, builder.constant(order, "perm"), axis=0))
+    return [(sinker.emit(node, inputs).output, perm)]
+
+
+_HANDLERS: dict[str, Handler] = {
+    "Concat": _concat,
+    "Hardmax": _with_axis,
+    "LogSoftmax": _with_axis,
+    "Pad": _pad,
+    "Resize": _resize,
+    "Slice": _slice,
+    "Softmax": _with_axis,
+    "Split": _split,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+}
+
+
+def is_view(value_type: TensorType, perm: Perm) -> bool:
+    """True when a transpose moves axes of size 1 alone, so that memory does not change."""
+    if value_type.shape is None:
+        return False
+    kept = [axis for axis in perm if value_type.shape[axis] != 1]
+    return kept == sorted(kept)
