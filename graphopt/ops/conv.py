@@ -89,8 +89,8 @@ def convolve(x: Array, w: Array, window: NumericWindow, group: int) -> Array:
     if w.shape[1] == 1 and group == channels and group > 1:
         split = (batch, group, w.shape[0] // group, *window.out)
         out = y.reshape(split)
-        for offset in offsets(window.kernel):
-            weight = w[:, 0][(slice(None), *offset)].reshape(group, -1, *(1,) * len(window.out))
+        for offset, column in zip(offsets(window.kernel), w.reshape(len(w), -1).T, strict=True):
+            weight = column.reshape(group, -1, *(1,) * len(window.out))
             out += tap(padded, window, offset)[:, :, None] * weight
         return y
     views = window_views(padded, window)

@@ -15,6 +15,8 @@ _FAMILIES = (
     "graphopt.ops.linear",
     "graphopt.ops.conv",
     "graphopt.ops.pool",
+    "graphopt.ops.norm",
+    "graphopt.ops.softmax",
 )
 # ONNX writes its own domain in two ways.
 _DEFAULT_DOMAINS = frozenset({"", "ai.onnx"})
