@@ -10,13 +10,14 @@
 #include <vector>
 
 #include "graphopt/kernel.h"
+#include "kernels/pack.h"
 #include "python/arrays.h"
 #include "python/bindings.h"
 #include "runtime/dtype.h"
 #include "runtime/thread_pool.h"
-#if __has_include("kernels/dense/pack.h")
-#include "kernels/dense/pack.h"
-#define GRAPHOPT_HAS_PACK 1
+#if __has_include("kernels/conv/pack.h")
+#include "kernels/conv/pack.h"
+#define GRAPHOPT_HAS_CONV 1
 #endif
 
 namespace nb = nanobind;
@@ -143,8 +144,6 @@ nb::list run_kernel(const std::string& name, const nb::list& inputs, const nb::l
   return results.take();
 }
 
-#ifdef GRAPHOPT_HAS_PACK
-
 // A float32 array of the wanted rank, or a type error naming it.
 const Tensor& float_array(const BorrowedArray& array, int min_rank, int max_rank, const char* what) {
   const Tensor& tensor = array.tensor();
@@ -172,6 +171,8 @@ nb::object pack_gemm_array(nb::handle w) {
   pack_gemm(t.ptr<float>(), t.shape[0], t.shape[1], static_cast<float*>(memory.data()));
   return packed_array(std::move(memory), count);
 }
+
+#ifdef GRAPHOPT_HAS_CONV
 
 // Kernel positions of a weight [a, b, spatial...].
 int64_t taps_of(const Tensor& weight) {
@@ -220,8 +221,8 @@ void bind_kernels(nb::module_& m) {
   m.def(
       "has_kernel", [](const std::string& name) { return find_kernel(name) != nullptr; }, "name"_a,
       "Whether a step kernel of that name exists.");
-#ifdef GRAPHOPT_HAS_PACK
   m.def("pack_gemm", &pack_gemm_array, "w"_a, "Weights [K, N] in panels of 16 columns, as the gemm step reads them.");
+#ifdef GRAPHOPT_HAS_CONV
   m.def("pack_conv", &pack_conv_array, "w"_a, "group"_a = 1,
         "Weights [Cout, Cin/group, k...] as the conv step reads them.");
   m.def("pack_conv_transpose", &pack_conv_transpose_array, "w"_a, "group"_a = 1,
