@@ -1,0 +1,205 @@
+// GFLOP/s of the dense step kernels, and their share of the machine's multiply-add peak.
+//
+//   bench_dense [-t THREADS] [-s SECONDS] [-c] [FILTER]
+//
+// -c takes other weights in every run, as a model that is larger than the cache does.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "graphopt/kernel.h"
+#include "kernels/pack.h"
+#include "peak.h"
+#include "runtime/cpu.h"
+#include "runtime/thread_pool.h"
+
+using namespace graphopt;
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+
+struct Options {
+  int threads = 2;
+  double seconds = 0.3;
+  bool cold = false;
+  std::string_view filter;
+};
+
+class Buffer {
+ public:
+  explicit Buffer(int64_t count) : size_(static_cast<size_t>(std::max<int64_t>(count, 1))) {
+    data_ = static_cast<float*>(std::aligned_alloc(64, (size_ * sizeof(float) + 63) / 64 * 64));
+    for (size_t i = 0; i < size_; ++i) data_[i] = static_cast<float>(i * 2654435761U % 1000) / 1000 - 0.5F;
+  }
+  ~Buffer() { std::free(data_); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  [[nodiscard]] float* data() const { return data_; }
+
+ private:
+  size_t size_;
+  float* data_;
+};
+
+class NoAllocator final : public OutputAllocator {
+ public:
+  Tensor& allocate(int /*index*/, std::span<const int64_t> /*shape*/) override { throw Error("not data dependent"); }
+};
+
+struct Case {
+  std::string name;
+  std::string kernel;
+  Attrs attrs;
+  std::vector<std::vector<int64_t>> inputs;  // an empty shape: absent
+  std::vector<int64_t> output;
+  double flops;
+  bool weights;  // input 1 holds weights
+};
+
+Tensor tensor(const std::vector<int64_t>& shape, float* data) {
+  Tensor t;
+  t.data = data;
+  t.dtype = DType::kF32;
+  t.rank = static_cast<int32_t>(shape.size());
+  std::copy(shape.begin(), shape.end(), t.shape.begin());
+  return t;
+}
+
+double peak_gflops(const ThreadPool& pool) {
+  constexpr int64_t kSteps = 10'000'000;
+  double best = 0;
+  for (int i = 0; i < 5; ++i) {
+    const auto begin = Clock::now();
+    std::vector<double> flops(static_cast<size_t>(pool.threads()), 0);
+    pool.for_range(pool.threads(), 1, [&](int64_t first, int64_t last, int worker) {
+      for (int64_t j = first; j < last; ++j) flops[static_cast<size_t>(worker)] += bench::fma_flops(kSteps);
+    });
+    double sum = 0;
+    for (double f : flops) sum += f;
+    best = std::max(best, sum / seconds_since(begin) / 1e9);
+  }
+  return best;
+}
+
+void run_case(const Case& c, const ThreadPool& pool, const Options& options, double peak) {
+  const std::unique_ptr<Kernel> kernel = find_kernel(c.kernel)(c.attrs);
+  std::vector<std::unique_ptr<Buffer>> buffers;
+  std::vector<Tensor> inputs;
+  for (const auto& shape : c.inputs) {
+    if (shape.empty()) {
+      inputs.emplace_back();
+      continue;
+    }
+    Tensor t = tensor(shape, nullptr);
+    buffers.push_back(std::make_unique<Buffer>(t.numel()));
+    t.data = buffers.back()->data();
+    inputs.push_back(t);
+  }
+  std::vector<float*> weights;
+  if (c.weights) {
+    const size_t copies = options.cold ? std::max<size_t>(1, (size_t{160} << 20U) / inputs[1].nbytes()) : 1;
+    weights.push_back(inputs[1].ptr<float>());
+    while (weights.size() < copies) {
+      buffers.push_back(std::make_unique<Buffer>(inputs[1].numel()));
+      weights.push_back(buffers.back()->data());
+    }
+  }
+  Tensor output = tensor(c.output, nullptr);
+  const Buffer y(output.numel());
+  output.data = y.data();
+  std::vector<Tensor> outputs = {output};
+  const size_t bytes = kernel->workspace_bytes(inputs, outputs, pool.threads());
+  const Buffer workspace(static_cast<int64_t>(bytes / sizeof(float) + 1));
+  NoAllocator allocator;
+  std::vector<double> times;
+  const auto begin = Clock::now();
+  while (seconds_since(begin) < options.seconds || times.size() < 5) {
+    if (c.weights) inputs[1].data = weights[times.size() % weights.size()];
+    KernelArgs args{inputs, outputs, workspace.data(), pool, allocator};
+    const auto start = Clock::now();
+    kernel->run(args);
+    times.push_back(seconds_since(start));
+  }
+  std::sort(times.begin(), times.end());
+  const double best = times[times.size() / 20];
+  const double median = times[times.size() / 2];
+  std::printf("%-44s %9.1f us  median %9.1f us  %7.1f GFLOP/s  %5.1f %%\n", c.name.c_str(), best * 1e6, median * 1e6,
+              c.flops / best / 1e9, 100 * c.flops / best / 1e9 / peak);
+  std::fflush(stdout);
+}
+
+Case gemm(int64_t m, int64_t n, int64_t k) {
+  Attrs attrs;
+  attrs.set("k", k);
+  attrs.set("n", n);
+  const auto size = static_cast<int64_t>(packed_gemm_size(k, n));
+  return {"gemm " + std::to_string(m) + "x" + std::to_string(n) + "x" + std::to_string(k),
+          "gemm",
+          attrs,
+          {{m, k}, {size}, {n}},
+          {m, n},
+          2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k),
+          true};
+}
+
+std::vector<Case> all_cases() {
+  std::vector<Case> cases;
+  for (const auto& [m, n, k] : {std::array<int64_t, 3>{128, 768, 768},
+                                {128, 3072, 768},
+                                {128, 768, 3072},
+                                {197, 768, 3072},
+                                {197, 3072, 768},
+                                {3136, 256, 64},
+                                {784, 128, 512},
+                                {196, 1024, 256},
+                                {196, 256, 1024},
+                                {49, 2048, 512},
+                                {49, 512, 2048},
+                                {12544, 64, 32},
+                                {1, 768, 768},
+                                {1, 3072, 768},
+                                {1, 1000, 2048},
+                                {2, 3072, 768},
+                                {4, 3072, 768},
+                                {8, 3072, 768},
+                                {16, 3072, 768},
+                                {1024, 1024, 1024}}) {
+    cases.push_back(gemm(m, n, k));
+  }
+  return cases;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view arg = argv[i];
+    if (arg == "-t" && i + 1 < argc) {
+      options.threads = std::atoi(argv[++i]);
+    } else if (arg == "-s" && i + 1 < argc) {
+      options.seconds = std::atof(argv[++i]);
+    } else if (arg == "-c") {
+      options.cold = true;
+    } else {
+      options.filter = arg;
+    }
+  }
+  const ThreadPool pool(options.threads);
+  const double peak = peak_gflops(pool);
+  std::printf("isa %s, %d threads, multiply-add peak %.1f GFLOP/s\n", std::string(isa_name(cpu_isa())).c_str(),
+              options.threads, peak);
+  for (const Case& c : all_cases()) {
+    if (c.name.find(options.filter) != std::string::npos) run_case(c, pool, options, peak);
+  }
+  return 0;
+}

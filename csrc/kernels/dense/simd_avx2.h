@@ -1,0 +1,81 @@
+// Vectors of 8 floats for the AVX2 translation units.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace graphopt {
+namespace {
+
+struct Simd {
+  static constexpr int kLanes = 8;
+  using F = __m256;
+  using I = __m256i;
+  using M = __m256;
+
+  static __m256i first(int64_t n) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lane);
+  }
+
+  static F zero() { return _mm256_setzero_ps(); }
+  static F set1(float x) { return _mm256_set1_ps(x); }
+  static F load(const float* p) { return _mm256_loadu_ps(p); }
+  static void store(float* p, F x) { _mm256_storeu_ps(p, x); }
+  // The first n lanes only (n <= 0: none); the others load as zero and memory behind them is not touched.
+  static F load_n(const float* p, int64_t n) {
+    if (n >= kLanes) return load(p);
+    return n <= 0 ? zero() : _mm256_maskload_ps(p, first(n));
+  }
+  static void store_n(float* p, F x, int64_t n) {
+    if (n >= kLanes) {
+      store(p, x);
+    } else if (n > 0) {
+      _mm256_maskstore_ps(p, first(n), x);
+    }
+  }
+
+  static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+  static F add(F a, F b) { return _mm256_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm256_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
+  static F div(F a, F b) { return _mm256_div_ps(a, b); }
+  static F sqrt(F a) { return _mm256_sqrt_ps(a); }
+  // When a lane of either is NaN the result is b's: a bound goes first, data goes second.
+  static F max(F a, F b) { return _mm256_max_ps(a, b); }
+  static F min(F a, F b) { return _mm256_min_ps(a, b); }
+  static F abs(F a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0F), a); }
+  // magnitude of a, sign of b
+  static F copysign(F a, F b) {
+    const F sign = _mm256_set1_ps(-0.0F);
+    return _mm256_or_ps(_mm256_andnot_ps(sign, a), _mm256_and_ps(sign, b));
+  }
+  static M lt(F a, F b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+  static M is_nan(F a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
+  static F select(M m, F yes, F no) { return _mm256_blendv_ps(no, yes, m); }
+
+  // To the nearest integer, and 2^n for an integer n in [-126, 127].
+  static I round_to_int(F a) { return _mm256_cvtps_epi32(a); }
+  static F to_float(I a) { return _mm256_cvtepi32_ps(a); }
+  static I halve(I a) { return _mm256_srai_epi32(a, 1); }
+  static I sub_int(I a, I b) { return _mm256_sub_epi32(a, b); }
+  static F pow2(I n) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+  }
+
+  // Horizontal, always in the same order.
+  static float sum(F a) {
+    const __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 two = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  }
+  static float max_of(F a) {
+    const __m128 quarter = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 two = _mm_max_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+  }
+};
+
+}  // namespace
+}  // namespace graphopt

@@ -1,0 +1,74 @@
+// Vectors of 16 floats for the AVX-512 translation units.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace graphopt {
+namespace {
+
+struct Simd {
+  static constexpr int kLanes = 16;
+  using F = __m512;
+  using I = __m512i;
+  using M = __mmask16;
+
+  static M first(int64_t n) { return static_cast<M>(n >= 16 ? 0xffffU : (1U << static_cast<unsigned>(n)) - 1U); }
+
+  static F zero() { return _mm512_setzero_ps(); }
+  static F set1(float x) { return _mm512_set1_ps(x); }
+  static F load(const float* p) { return _mm512_loadu_ps(p); }
+  static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+  // The first n lanes only (n <= 0: none); the others load as zero and memory behind them is not touched.
+  static F load_n(const float* p, int64_t n) { return n <= 0 ? zero() : _mm512_maskz_loadu_ps(first(n), p); }
+  static void store_n(float* p, F x, int64_t n) {
+    if (n > 0) _mm512_mask_storeu_ps(p, first(n), x);
+  }
+
+  static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F add(F a, F b) { return _mm512_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F div(F a, F b) { return _mm512_div_ps(a, b); }
+  static F sqrt(F a) { return _mm512_sqrt_ps(a); }
+  // When a lane of either is NaN the result is b's: a bound goes first, data goes second.
+  static F max(F a, F b) { return _mm512_max_ps(a, b); }
+  static F min(F a, F b) { return _mm512_min_ps(a, b); }
+  static F abs(F a) { return _mm512_abs_ps(a); }
+  // magnitude of a, sign of b
+  static F copysign(F a, F b) {
+    const __m512i sign = _mm512_set1_epi32(INT32_MIN);
+    return _mm512_castsi512_ps(
+        _mm512_ternarylogic_epi32(sign, _mm512_castps_si512(b), _mm512_castps_si512(a), 0xca));
+  }
+  static M lt(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+  static M is_nan(F a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
+  static F select(M m, F yes, F no) { return _mm512_mask_blend_ps(m, no, yes); }
+
+  // To the nearest integer, and 2^n for an integer n in [-126, 127].
+  static I round_to_int(F a) { return _mm512_cvtps_epi32(a); }
+  static F to_float(I a) { return _mm512_cvtepi32_ps(a); }
+  static I halve(I a) { return _mm512_srai_epi32(a, 1); }
+  static I sub_int(I a, I b) { return _mm512_sub_epi32(a, b); }
+  static F pow2(I n) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
+  }
+
+  // Horizontal, always in the same order.
+  static float sum(F a) {
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    const __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    const __m128 two = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  }
+  static float max_of(F a) {
+    const __m256 half = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    const __m128 quarter = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    const __m128 two = _mm_max_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+  }
+};
+
+}  // namespace
+}  // namespace graphopt

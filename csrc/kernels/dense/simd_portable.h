@@ -1,0 +1,93 @@
+// Vectors of 4 floats made of the compiler's vector extension: any processor.
+#pragma once
+
+#include <cstdint>
+
+namespace graphopt {
+namespace {
+
+struct Simd {
+  static constexpr int kLanes = 4;
+  typedef float F __attribute__((vector_size(16)));
+  typedef int32_t I __attribute__((vector_size(16)));
+  using M = I;
+
+  static F zero() { return F{0, 0, 0, 0}; }
+  static F set1(float x) { return F{x, x, x, x}; }
+  static F load(const float* p) {
+    F x;
+    __builtin_memcpy(&x, p, sizeof x);
+    return x;
+  }
+  static void store(float* p, F x) { __builtin_memcpy(p, &x, sizeof x); }
+  // The first n lanes only (n <= 0: none); the others load as zero and memory behind them is not touched.
+  static F load_n(const float* p, int64_t n) {
+    if (n >= kLanes) return load(p);
+    F x = zero();
+    for (int i = 0; i < kLanes; ++i) {
+      if (i < n) x[i] = p[i];
+    }
+    return x;
+  }
+  static void store_n(float* p, F x, int64_t n) {
+    if (n >= kLanes) {
+      store(p, x);
+      return;
+    }
+    for (int i = 0; i < kLanes; ++i) {
+      if (i < n) p[i] = x[i];
+    }
+  }
+
+  static F fma(F a, F b, F c) { return a * b + c; }
+  static F add(F a, F b) { return a + b; }
+  static F sub(F a, F b) { return a - b; }
+  static F mul(F a, F b) { return a * b; }
+  static F div(F a, F b) { return a / b; }
+  static F sqrt(F a) {
+    return F{__builtin_sqrtf(a[0]), __builtin_sqrtf(a[1]), __builtin_sqrtf(a[2]), __builtin_sqrtf(a[3])};
+  }
+  // When a lane of either is NaN the result is b's: a bound goes first, data goes second.
+  static F max(F a, F b) { return a > b ? a : b; }
+  static F min(F a, F b) { return a < b ? a : b; }
+  static I magnitude() { return I{INT32_MAX, INT32_MAX, INT32_MAX, INT32_MAX}; }
+  static F abs(F a) { return bits(bits(a) & magnitude()); }
+  // magnitude of a, sign of b
+  static F copysign(F a, F b) { return bits((bits(a) & magnitude()) | (bits(b) & ~magnitude())); }
+  static M lt(F a, F b) { return a < b; }
+  static M is_nan(F a) { return a != a; }
+  static F select(M m, F yes, F no) { return m ? yes : no; }
+
+  // To the nearest integer (|a| < 2^22), and 2^n for an integer n in [-126, 127].
+  static I round_to_int(F a) {
+    const F shift = set1(12582912.0F);  // 1.5 * 2^23: the sum's low bits are the integer
+    return bits(a + shift) - bits(shift);
+  }
+  static F to_float(I a) { return __builtin_convertvector(a, F); }
+  static I halve(I a) { return a >> 1; }
+  static I sub_int(I a, I b) { return a - b; }
+  static F pow2(I n) { return bits((n + I{127, 127, 127, 127}) << 23); }
+
+  // Horizontal, always in the same order.
+  static float sum(F a) { return (a[0] + a[2]) + (a[1] + a[3]); }
+  static float max_of(F a) {
+    const float x = a[0] > a[2] ? a[0] : a[2];
+    const float y = a[1] > a[3] ? a[1] : a[3];
+    return x > y ? x : y;
+  }
+
+ private:
+  static I bits(F a) {
+    I x;
+    __builtin_memcpy(&x, &a, sizeof x);
+    return x;
+  }
+  static F bits(I a) {
+    F x;
+    __builtin_memcpy(&x, &a, sizeof x);
+    return x;
+  }
+};
+
+}  // namespace
+}  // namespace graphopt

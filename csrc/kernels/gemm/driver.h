@@ -1,0 +1,277 @@
+// Runs a GEMM-shaped problem over the micro-kernels: cache blocking, threads, the epilogue.
+//
+// The rows of A are given by a `Rows` object, so that a dense matrix, a strided gather and the windows
+// of a convolution share this code:
+//   void fill(int64_t row, int64_t count, const float** table, int64_t* c_rows, float*& spare) const;
+// writes, for rows [row, row + count), table[s * kTableRows + r] for every segment s and the offset of
+// the row in C. It may take memory for rows that must be assembled from `spare` and advance it.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/dense/epilogue.h"
+#include "kernels/gemm/tile.h"
+
+namespace graphopt {
+
+// The kernels of the instruction set in use.
+const GemmKernels& gemm_kernels();
+
+struct GemmShape {
+  int64_t m = 0;
+  int64_t n = 0;
+  int64_t segments = 1;
+  int64_t depth = 0;            // K = segments * depth
+  int64_t spare_floats = 0;  // per row, that Rows::fill may take
+  bool copy_rows = false;    // rows collide in the cache: work on a copy (one segment, no spare_floats)
+  [[nodiscard]] int64_t k() const { return segments * depth; }
+  [[nodiscard]] int64_t panels() const { return (n + kPanel - 1) / kPanel; }
+};
+
+struct GemmOperands {
+  const float* b = nullptr;
+  const int64_t* b_segments = nullptr;
+  int64_t b_step = kPanel;
+  int64_t b_panel = 0;
+  bool direct = false;
+  float* c = nullptr;
+  const float* bias = nullptr;
+  const float* residual = nullptr;
+  float alpha = 1;
+};
+
+// How a problem is cut so that its working set stays in the caches.
+struct GemmBlocking {
+  int64_t rows;      // of a block of A
+  int64_t segments;  // of a block of K: whole segments,
+  int64_t depth;     // or, when a segment is too long, a part of one
+  bool rows_outer;   // all of B's panels for a tile of rows before the next tile
+};
+GemmBlocking gemm_blocking(const GemmShape& shape);
+
+// Parts that one problem is cut into for threads.
+struct GemmGrid {
+  int64_t m = 1;
+  int64_t n = 1;
+};
+GemmGrid gemm_grid(const GemmShape& shape, int64_t problems, int threads);
+// Tasks that are worth a thread together, when `parts` tasks make a problem.
+int64_t gemm_grain(const GemmShape& shape, int64_t tasks, int64_t parts);
+
+// Scratch memory of a worker: byte offsets of its parts (spare memory comes first).
+struct GemmScratch {
+  size_t table;
+  size_t originals;
+  size_t c_rows;
+  size_t bytes;
+};
+GemmScratch gemm_scratch(const GemmShape& shape, const GemmBlocking& blocking);
+size_t gemm_scratch_bytes(const GemmShape& shape);
+
+// Row length, in floats, of a copy of `depth` values: rows start in different cache sets.
+inline int64_t gemm_copy_step(int64_t depth) { return (depth + kPanel - 1) / kPanel * kPanel + kPanel; }
+
+// The part of [0, n) that is the index-th of `parts` equal ones, a multiple of `unit` long.
+struct Range {
+  int64_t begin;
+  int64_t end;
+};
+inline Range part_of(int64_t n, int64_t parts, int64_t index, int64_t unit = 1) {
+  const int64_t units = (n + unit - 1) / unit;
+  return {std::min(n, units * index / parts * unit), std::min(n, units * (index + 1) / parts * unit)};
+}
+
+template <class Rows>
+class GemmTask {
+ public:
+  GemmTask(const GemmShape& shape, const GemmOperands& operands, const Epilogue& epilogue, const Rows& rows,
+           void* scratch)
+      : kernels_(gemm_kernels()),
+        shape_(shape),
+        operands_(operands),
+        epilogue_(epilogue),
+        rows_(rows),
+        blocking_(gemm_blocking(shape)) {
+    const GemmScratch parts = gemm_scratch(shape, blocking_);
+    auto* at = static_cast<std::byte*>(scratch);
+    spare_ = reinterpret_cast<float*>(at);
+    table_ = reinterpret_cast<const float**>(at + parts.table);
+    originals_ = reinterpret_cast<const float**>(at + parts.originals);
+    c_rows_ = reinterpret_cast<int64_t*>(at + parts.c_rows);
+  }
+
+  // Rows [m.begin, m.end), panels [n.begin, n.end).
+  void run(Range m, Range n) {
+    if (m.begin >= m.end || n.begin >= n.end) return;
+    panels_ = n;
+    const int64_t blocks = (m.end - m.begin + blocking_.rows - 1) / blocking_.rows;
+    for (int64_t i = 0; i < blocks; ++i) {
+      const Range block = part_of(m.end - m.begin, blocks, i);
+      run_rows({m.begin + block.begin, m.begin + block.end});
+    }
+  }
+
+ private:
+  void run_rows(Range m) {
+    const int64_t count = m.end - m.begin;
+    choose_tile(count);
+    tiles_ = (count + tile_rows_ - 1) / tile_rows_;
+    count_ = count;
+    float* spare = spare_;
+    const float** table = shape_.copy_rows ? originals_ : table_;
+    for (int64_t i = 0; i < tiles_; ++i) {
+      const Range tile = part_of(count, tiles_, i);
+      rows_.fill(m.begin + tile.begin, tile.end - tile.begin, table + i * kTableRows * shape_.segments,
+                 c_rows_ + i * kTableRows, spare);
+    }
+    if (blocking_.depth < shape_.depth) {
+      for (int64_t s = 0; s < shape_.segments; ++s) {
+        for (int64_t d = 0; d < shape_.depth; d += blocking_.depth) {
+          run_block(s, 1, d, std::min(blocking_.depth, shape_.depth - d));
+        }
+      }
+      return;
+    }
+    int64_t s = 0;
+    do {  // once even when there is nothing to sum
+      const int64_t some = std::min(blocking_.segments, shape_.segments - s);
+      run_block(s, some, 0, shape_.depth);
+      s += some;
+    } while (s < shape_.segments);
+  }
+
+  void choose_tile(int64_t count) {
+    for (tile_panels_ = kMaxPanels; tile_panels_ > kernels_.main_panels; --tile_panels_) {
+      if (count <= kernels_.max_rows[tile_panels_ - 1]) break;
+    }
+    tile_rows_ = kernels_.max_rows[tile_panels_ - 1];
+  }
+
+  void run_block(int64_t segment, int64_t segments, int64_t depth_begin, int64_t depth) {
+    Tile tile{};
+    tile.segments = segments;
+    tile.depth = depth;
+    tile.a_offset = depth_begin;
+    tile.b_segments = operands_.b_segments == nullptr ? nullptr : operands_.b_segments + segment;
+    tile.b_step = operands_.b_step;
+    tile.b_panel = operands_.b_panel;
+    tile.c = operands_.c;
+    tile.alpha = operands_.alpha;
+    tile.low = epilogue_.low();
+    tile.high = epilogue_.high();
+    tile.residual_after = epilogue_.residual_after;
+    tile.accumulate = segment > 0 || depth_begin > 0;
+    tile.finish = segment + segments == shape_.segments && depth_begin + depth == shape_.depth;
+    tile.residual = operands_.residual;
+    if (!epilogue_.is_clamp() && epilogue_.residual_after) tile.residual = nullptr;
+    b_offset_ = (segment * shape_.depth + depth_begin) * operands_.b_step;
+    if (operands_.b_segments != nullptr) b_offset_ = depth_begin * operands_.b_step;
+    if (shape_.copy_rows) copy_block(depth_begin, depth, tile);
+
+    if (blocking_.rows_outer) {
+      for (int64_t i = 0; i < tiles_; ++i) {
+        for (int64_t p = panels_.begin; p < panels_.end; p += tile_panels_) run_tile(tile, segment, i, p);
+      }
+    } else {
+      for (int64_t p = panels_.begin; p < panels_.end; p += tile_panels_) {
+        for (int64_t i = 0; i < tiles_; ++i) run_tile(tile, segment, i, p);
+      }
+    }
+  }
+
+  void run_tile(Tile& tile, int64_t segment, int64_t index, int64_t panel) const {
+    const Range rows = part_of(count_, tiles_, index);
+    const int64_t panels = std::min(tile_panels_, panels_.end - panel);
+    const int64_t column = panel * kPanel;
+    tile.a_rows = table_ + (index * shape_.segments + segment) * kTableRows;
+    tile.c_rows = c_rows_ + index * kTableRows;
+    tile.b = operands_.b + panel * operands_.b_panel + b_offset_;
+    tile.c = operands_.c + column;
+    tile.columns = std::min(panels * kPanel, shape_.n - column);
+    tile.bias = operands_.bias == nullptr ? nullptr : operands_.bias + column;
+    const float* residual = tile.residual;
+    if (residual != nullptr) tile.residual = residual + column;
+    const auto& variants = operands_.direct ? kernels_.direct : kernels_.packed;
+    variants[panels - 1][rows.end - rows.begin - 1](tile);
+    tile.residual = residual;
+    if (tile.finish && !epilogue_.is_clamp()) {
+      const bool add = epilogue_.residual_after && operands_.residual != nullptr;
+      kernels_.activate(epilogue_.activation, epilogue_.alpha, epilogue_.beta, tile.c,
+                        add ? operands_.residual + column : nullptr, tile.c_rows, rows.end - rows.begin, tile.columns);
+    }
+  }
+
+  // Moves this block's part of every row to a compact copy whose row length is no multiple of a page.
+  void copy_block(int64_t depth_begin, int64_t depth, Tile& tile) {
+    const int64_t step = gemm_copy_step(depth);
+    float* to = spare_;
+    for (int64_t i = 0; i < tiles_; ++i) {
+      const Range rows = part_of(count_, tiles_, i);
+      for (int64_t r = i * kTableRows; r < i * kTableRows + rows.end - rows.begin; ++r, to += step) {
+        std::memcpy(to, originals_[r] + depth_begin, static_cast<size_t>(depth) * sizeof(float));
+        table_[r] = to;
+      }
+    }
+    tile.a_offset = 0;
+  }
+
+  const GemmKernels& kernels_;
+  const GemmShape& shape_;
+  const GemmOperands& operands_;
+  const Epilogue& epilogue_;
+  const Rows& rows_;
+  GemmBlocking blocking_;
+  float* spare_;
+  const float** table_;
+  const float** originals_;
+  int64_t* c_rows_;
+  Range panels_{};
+  int64_t tile_panels_ = 1;
+  int64_t tile_rows_ = 1;
+  int64_t tiles_ = 0;
+  int64_t count_ = 0;
+  int64_t b_offset_ = 0;
+};
+
+// Runs `problems` problems of one shape. make(i, operands, rows) describes the i-th.
+// `scratch` holds gemm_scratch_bytes(shape) bytes a thread, 64-byte aligned.
+template <class Rows, class Make>
+void run_gemms(const GemmShape& shape, const Epilogue& epilogue, int64_t problems, const Parallel& parallel,
+               void* scratch, Make&& make) {
+  if (problems <= 0 || shape.m <= 0 || shape.n <= 0) return;
+  const GemmGrid grid = gemm_grid(shape, problems, parallel.threads());
+  const int64_t unit = shape.panels() >= 8 * grid.n ? gemm_kernels().main_panels : 1;
+  const size_t scratch_bytes = gemm_scratch_bytes(shape);
+  const int64_t parts = grid.m * grid.n;
+  auto body = [&](int64_t begin, int64_t end, int worker) {
+    for (int64_t i = begin; i < end; ++i) {
+      GemmOperands operands;
+      Rows rows;
+      make(i / parts, operands, rows);
+      GemmTask<Rows> task(shape, operands, epilogue, rows,
+                          static_cast<std::byte*>(scratch) + scratch_bytes * static_cast<size_t>(worker));
+      task.run(part_of(shape.m, grid.m, i % parts / grid.n), part_of(shape.panels(), grid.n, i % grid.n, unit));
+    }
+  };
+  parallel.for_range(problems * parts, gemm_grain(shape, problems * parts, parts), body);
+}
+
+// A dense matrix: rows `a_step` floats apart.
+struct DenseRows {
+  const float* a = nullptr;
+  int64_t a_step = 0;
+  int64_t c_step = 0;
+
+  void fill(int64_t row, int64_t count, const float** table, int64_t* c_rows, float*& /*spare*/) const {
+    for (int64_t r = 0; r < count; ++r) {
+      table[r] = a + (row + r) * a_step;
+      c_rows[r] = (row + r) * c_step;
+    }
+  }
+};
+
+// Whether rows that lie `step` floats apart fall into so few cache sets that a tile evicts its own rows.
+bool rows_collide(int64_t step);
+
+}  // namespace graphopt

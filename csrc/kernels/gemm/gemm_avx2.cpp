@@ -1,0 +1,32 @@
+#include "kernels/dense/simd_avx2.h"
+// The vectors come first.
+#include "kernels/dense/vmath.h"
+// Built on them.
+#include "kernels/dense/activation_impl.h"
+#include "kernels/gemm/tile_impl.h"
+#include "kernels/gemm/transpose_impl.h"
+
+namespace graphopt {
+namespace {
+
+void activate(Activation activation, float alpha, float beta, float* c, const float* residual, const int64_t* c_rows,
+              int64_t rows, int64_t columns) {
+  activate_tile(activation, {c, residual, c_rows, rows, columns, alpha, beta});
+}
+
+constexpr GemmKernels make_kernels() {
+  GemmKernels kernels{};
+  kernels.main_panels = 1;
+  add_tiles<1, 6>(kernels);
+  add_tiles<2, 3>(kernels);
+  kernels.activate = activate;
+  kernels.transpose = transpose_block;
+  return kernels;
+}
+
+}  // namespace
+
+extern const GemmKernels gemm_kernels_avx2;
+constinit const GemmKernels gemm_kernels_avx2 = make_kernels();
+
+}  // namespace graphopt

@@ -1,0 +1,62 @@
+// The micro-kernel at the heart of gemm, matmul, conv, conv_transpose and attention: a few rows of A
+// times a few panels of B, summed over K, finished by the epilogue in registers.
+//
+// K is split in `segments` of `depth` values; a convolution has one segment a tap. In segment s the
+// values of row r are the `depth` floats at a_rows[s * kTableRows + r] + a_offset, so A needs no copy
+// whatever its layout. B is in panels of 16 columns: packed (rows of 16 floats, zero padded) or, with
+// the `direct` kernels, in place (rows `b_step` floats apart).
+//
+// Every element of the result is one chain of multiply-adds in the order of k, whatever the tile: the
+// value does not depend on how the work was cut.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/dense/activation.h"
+
+namespace graphopt {
+
+inline constexpr int kPanel = 16;      // columns of a panel of B
+inline constexpr int kTableRows = 12;  // pointers a segment has in a row table
+inline constexpr int kMaxPanels = 4;   // panels of the widest tile
+
+struct Tile {
+  const float* const* a_rows;
+  int64_t segments;
+  int64_t depth;
+  int64_t a_offset;
+  const float* b;             // first panel, first k
+  const int64_t* b_segments;  // where in B (in floats from b) each segment begins; null: one after the other
+  int64_t b_step;             // direct kernels only
+  int64_t b_panel;            // floats from a panel to the next one
+  float* c;
+  const int64_t* c_rows;  // offset of each row, in c and in residual
+  const float* bias;      // of the tile's first column; may be null
+  const float* residual;  // like c; may be null
+  int64_t columns;        // columns to compute, at most 16 a panel
+  float alpha;            // scales the sum
+  float low;              // the clamp of the epilogue
+  float high;
+  bool accumulate;  // start from what C holds
+  bool finish;      // false: store the bare sum
+  bool residual_after;
+};
+
+using TileKernel = void (*)(const Tile& tile);
+
+// What one instruction set offers. Index [panels - 1][rows - 1]; null where the tile does not fit the
+// registers.
+struct GemmKernels {
+  int main_panels;  // width of the tile that does the most work a load
+  int max_rows[kMaxPanels];
+  TileKernel packed[kMaxPanels][kTableRows];
+  TileKernel direct[kMaxPanels][kTableRows];
+  // Applies an activation that is no clamp to rows x columns of C, then adds the residual (may be null).
+  void (*activate)(Activation activation, float alpha, float beta, float* c, const float* residual,
+                   const int64_t* c_rows, int64_t rows, int64_t columns);
+  // out[i][j] = in[j][i] for i < columns, j < rows; rows beyond `rows` up to `out_columns` are zero.
+  void (*transpose)(const float* in, int64_t in_step, int64_t rows, int64_t columns, float* out, int64_t out_step,
+                    int64_t out_columns);
+};
+
+}  // namespace graphopt

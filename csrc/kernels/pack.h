@@ -1,0 +1,4 @@
+// Every packing function of constant weights.
+#pragma once
+
+#include "kernels/gemm/pack.h"  // IWYU pragma: export
