@@ -17,6 +17,8 @@ _FAMILIES = (
     "graphopt.ops.pool",
     "graphopt.ops.norm",
     "graphopt.ops.softmax",
+    "graphopt.ops.recurrent",
+    "graphopt.ops.resize",
 )
 # ONNX writes its own domain in two ways.
 _DEFAULT_DOMAINS = frozenset({"", "ai.onnx"})
