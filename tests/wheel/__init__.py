@@ -1,0 +1,1 @@
+"""The built wheel, installed where only numpy is, away from the checkout."""
