@@ -12,6 +12,13 @@ __all__ = ["get", "known", "names", "register"]
 # Explicit, so that a missing family is an error and the order is fixed.
 _FAMILIES = (
     "graphopt.ops.pointwise",
+    "graphopt.ops.logic",
+    "graphopt.ops.activations",
+    "graphopt.ops.cast",
+    "graphopt.ops.reductions",
+    "graphopt.ops.shape",
+    "graphopt.ops.movement",
+    "graphopt.ops.gather",
     "graphopt.ops.linear",
     "graphopt.ops.conv",
     "graphopt.ops.pool",
