@@ -483,8 +483,8 @@ class Graph:
         owner._count -= 1
         node._graph = None
 
-    def move_before(self, node: Node, anchor: Node) -> None:
-        """Moves ``node`` so that it comes right before ``anchor`` in the same graph."""
+    def move_before(self, node: Node, anchor: Node | None) -> None:
+        """Moves ``node`` right before ``anchor`` in the same graph; to the end for None."""
         if node is anchor or node._next is anchor:
             return
         if node._prev is None:

@@ -1,0 +1,213 @@
+"""Pointwise chains, reductions, normalisations and movements become groups of generated code.
+
+``y = f(x); z = g(y, w)  ->  z = group{f; g}(x, w)``: nodes over one index space share one loop;
+what comes right before a softmax or normalisation, and what comes right after a reduction, runs
+inside its loop.
+
+Sound: the same operations on the same elements; values that somebody else reads stay outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from graphopt.backends.cpu.ops import GROUP
+from graphopt.backends.cpu.partition import Partition, Unit
+from graphopt.ir import Graph, Node, TensorType, Trait, Value
+from graphopt.ir.clone import copy_nodes
+from graphopt.rewrite import Pass, PassContext, record_edit
+
+__all__ = ["FuseGroups", "classify"]
+
+_ROWS = {
+    "GroupNormalization": "layer_norm",
+    "InstanceNormalization": "layer_norm",
+    "LayerNormalization": "layer_norm",
+    "LogSoftmax": "softmax",
+    "RMSNormalization": "layer_norm",
+    "Softmax": "softmax",
+}
+_MOVEMENT = frozenset(
+    {
+        "Concat", "DepthToSpace", "Expand", "Gather", "Pad", "Slice", "SpaceToDepth", "Split",
+        "Tile", "Transpose",
+    }
+)  # fmt: skip
+# Constants of at most this many elements are written into the kernel.
+_BAKED = 1
+
+
+def kind_of(node: Node) -> str | None:
+    """The emitter that takes the node, by its op alone."""
+    if node.op.domain:
+        return None
+    if node.op.has(Trait.POINTWISE):
+        return "pointwise"
+    if node.op.has(Trait.REDUCTION):
+        return "reduce"
+    return _ROWS.get(node.op.name) or ("movement" if node.op.name in _MOVEMENT else None)
+
+
+def classify(node: Node) -> str | None:
+    """The emitter that takes the node as it stands; None when none does."""
+    from graphopt.codegen import can_emit
+
+    kind = kind_of(node)
+    return kind if kind is not None and can_emit(node) is None else None
+
+
+@dataclass(frozen=True)
+class FuseGroups(Pass):
+    """``z = g(f(x), w)  ->  z = group{f; g}(x, w)``."""
+
+    name: ClassVar[str] = "cpu-fuse-groups"
+
+    # The most nodes and operands of a group: longer kernels spill registers and compile slowly.
+    max_nodes: int = 64
+    max_operands: int = 24
+
+    def run(self, graph: Graph, ctx: PassContext) -> bool:
+        """True when a group was formed."""
+        changed = False
+        for node in graph:
+            for region in node.regions:
+                changed |= self.run(region, ctx)
+        partition = Partition(graph, classify)
+        if all(unit.kind is None for unit in partition.order):
+            return changed
+        for unit in list(partition.order):
+            self._grow(partition, unit)
+        self._materialize(graph, partition, ctx)
+        return True
+
+    def _grow(self, partition: Partition, unit: Unit) -> None:
+        """Merges the producers of ``unit``, which is still one node, into it."""
+        node = unit.nodes[0]
+        if unit.kind is None or unit.kind == "movement":
+            return
+        for value in node.inputs:
+            lower = partition.unit[node]
+            upper = partition.producer(value)
+            if upper is None or upper is lower or upper.kind is None or value is None:
+                continue
+            kind = _merged_kind(upper, lower, value)
+            size = len(upper.nodes) + len(lower.nodes)
+            if kind is None or size > self.max_nodes or not partition.can_merge(upper, lower):
+                continue
+            operands = len(upper.external_inputs()) + len(lower.external_inputs())
+            if operands > self.max_operands:
+                continue
+            partition.merge(upper, lower, kind)
+
+    def _materialize(self, graph: Graph, partition: Partition, ctx: PassContext) -> None:
+        for unit in partition.units():
+            if unit.kind is None:
+                graph.move_before(unit.nodes[0], None)
+            else:
+                make_group(graph, unit, ctx, self.name)
+
+
+def _space(node: Node) -> tuple[object, ...] | None:
+    return node.output.tensor.shape
+
+
+def _merged_kind(upper: Unit, lower: Unit, value: Value) -> str | None:
+    """The kind of the merged unit, None when the two do not share a loop."""
+    rule = _RULES.get((upper.kind or "", lower.kind or ""))
+    return rule(upper, lower, value) if rule is not None else None
+
+
+def _same_space(upper: Unit, lower: Unit, value: Value) -> str | None:
+    same = _space(upper.nodes[0]) == _space(lower.nodes[0])
+    return "pointwise" if same else None
+
+
+def _prologue(upper: Unit, lower: Unit, value: Value) -> str | None:
+    """A pointwise producer that the row program alone reads, over the rows' own shape."""
+    main = _main(lower)
+    if main is None or main.input(0) is not value:
+        return None
+    if value.shape != _space(upper.nodes[0]):
+        return None
+    outputs = upper.external_outputs()
+    if lower.kind == "layer_norm":
+        # The residual sum that is normalised is often read again: it may be a second output.
+        return lower.kind if all(v is value for v in outputs) else None
+    alone = outputs == [value] and all(u in lower.nodes for u in value.users)
+    return lower.kind if alone and not value.is_output else None
+
+
+def _epilogue(upper: Unit, lower: Unit, value: Value) -> str | None:
+    """A pointwise consumer of a reduced result, over the reduced shape."""
+    main = _main(upper)
+    if main is None or _space(main) != _space(lower.nodes[0]):
+        return None
+    last = [v for v in upper.external_outputs() if any(u in lower.nodes for u in v.users)]
+    if last != [value] or value.is_output or any(u not in lower.nodes for u in value.users):
+        return None
+    return upper.kind
+
+
+def _main(unit: Unit) -> Node | None:
+    """The node of a unit that is not pointwise."""
+    found = [node for node in unit.nodes if not node.op.has(Trait.POINTWISE)]
+    return found[0] if len(found) == 1 else None
+
+
+_RULES: dict[tuple[str, str], Callable[[Unit, Unit, Value], str | None]] = {
+    ("pointwise", "pointwise"): _same_space,
+    ("pointwise", "reduce"): _prologue,
+    ("pointwise", "softmax"): _prologue,
+    ("pointwise", "layer_norm"): _prologue,
+    ("reduce", "pointwise"): _epilogue,
+}
+
+
+def make_group(graph: Graph, unit: Unit, ctx: PassContext, pass_name: str) -> Node:
+    """Replaces the nodes of a unit by one group node at the end of the graph."""
+    body = Graph("body", graph)
+    mapping: dict[Value, Value] = {}
+    operands: list[Value] = []
+    for value in unit.external_inputs():
+        if value.constant is not None and (value.constant.numel <= _BAKED or _static(value, unit)):
+            mapping[value] = body.add_constant(value.constant, value.name)
+            continue
+        name = body.fresh_name(value.name)
+        del body.root._names[name]
+        mapping[value] = body.add_input(name, value.type)
+        mapping[value].set_elements(value.elements)
+        operands.append(value)
+    copy_nodes(unit.nodes, body, mapping)
+    outputs = unit.external_outputs() or [unit.nodes[-1].output]
+    for value in outputs:
+        body.add_output(mapping[value])
+    origin = frozenset().union(*(node.origin for node in unit.nodes))
+    group = graph.add(
+        GROUP,
+        operands,
+        {"body": body, "kind": unit.kind},
+        types=[value.type for value in outputs],
+        n_outputs=len(outputs),
+        names=[value.name for value in outputs],
+        origin=origin,
+    )
+    record_edit(ctx.log, pass_name, "FuseGroups", unit.nodes, [group])
+    for old, new in zip(outputs, group.outputs, strict=True):
+        graph.replace_all_uses(old, new)
+    for node in reversed(unit.nodes):
+        graph.erase(node)
+    return group
+
+
+def _static(value: Value, unit: Unit) -> bool:
+    """True for a constant that steers an op (axes, starts, pads): integer, not the data operand."""
+    if not isinstance(value.type, TensorType) or not value.type.dtype.is_integer:
+        return False
+    for node in unit.nodes:
+        if value in node.inputs and (node.op.has(Trait.POINTWISE) or node.input(0) is value):
+            return False
+        if node.is_a("Gather") or (node.is_a("Concat") and value in node.inputs):
+            return False
+    return True
