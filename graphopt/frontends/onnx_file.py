@@ -1,0 +1,192 @@
+"""Reading ONNX files: protobuf without the weights, which stay mapped where they are.
+
+The protobuf library copies every byte of a message. So the file is scanned first, field by field,
+for the raw data of large initializers; those bytes are left out of what the library parses and are
+used in place. The wire format: https://protobuf.dev/programming-guides/encoding/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphopt.errors import ModelError, missing_extra
+from graphopt.frontends.onnx_tensor import Slot, TensorReader
+
+__all__ = ["ModelFile", "open_model"]
+
+# Raw data shorter than this stays in the protobuf.
+_MIN_SLOT_BYTES = 1 << 12
+_GRAPH_OF_MODEL = 7
+_INITIALIZER_OF_GRAPH = 5
+_RAW_DATA_OF_TENSOR = 9
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+class _WireError(Exception):
+    """The bytes are not what the scanner understands; the protobuf library shall judge."""
+
+
+@dataclass
+class ModelFile:
+    """A parsed model: the protobuf, and where the bytes of its large initializers lie."""
+
+    proto: Any
+    reader: TensorReader
+    slots: dict[int, Slot] = field(default_factory=dict)
+
+
+def open_model(source: Any) -> ModelFile:
+    """The model in a file, in bytes, or given as a ModelProto.
+
+    Raises ModelError when there is none or it cannot be parsed.
+    """
+    try:
+        import onnx
+    except ImportError:
+        raise missing_extra("onnx", "onnx") from None
+    if isinstance(source, onnx.ModelProto):
+        return ModelFile(source, TensorReader("model"))
+    if isinstance(source, bytes | bytearray | memoryview):
+        data = np.frombuffer(source, np.uint8) if len(source) else np.empty(0, np.uint8)
+        return _parse(data, TensorReader("model", data))
+    path = Path(source)
+    label = str(path)
+    try:
+        if path.is_dir():
+            raise ModelError(f"{label}: is a folder, not an ONNX file")
+        size = path.stat().st_size
+        data = np.asarray(np.memmap(path, np.uint8, mode="r")) if size else np.empty(0, np.uint8)
+    except OSError as error:
+        raise ModelError(f"{label}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ModelError(f"{label}: cannot be read: {error}") from None
+    # A model in a content store is a link whose data lies beside the target.
+    roots = (path.parent.resolve(), path.resolve().parent)
+    return _parse(data, TensorReader(label, data, path.parent, roots))
+
+
+def _parse(data: np.ndarray[Any, Any], reader: TensorReader) -> ModelFile:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    if data.size == 0:
+        raise ModelError(f"{reader.label}: is empty")
+    view = memoryview(data)
+    slots: dict[int, Slot] = {}
+    try:
+        slim: Any = _without_weights(view, slots)
+    except _WireError:
+        slots.clear()
+        slim = view
+    try:
+        proto = onnx.ModelProto.FromString(bytes(slim))
+    except (DecodeError, ValueError) as error:
+        raise ModelError(
+            f"{reader.label}: is not an ONNX model, or it is truncated or damaged ({error})"
+        ) from None
+    return ModelFile(proto, reader, slots)
+
+
+def _without_weights(view: memoryview, slots: dict[int, Slot]) -> bytes:
+    """The message less the raw data of large initializers, which ``slots`` gets by position."""
+    pieces: list[bytes | memoryview] = []
+    position = 0
+    for number, start, body, end in _fields(view, 0, len(view)):
+        if number == _GRAPH_OF_MODEL and body is not None:
+            graph, position = _slim_graph(view, body, end, position, slots)
+            pieces += [_tag(_GRAPH_OF_MODEL), _varint(sum(map(len, graph))), *graph]
+        else:
+            pieces.append(view[start:end])
+    return b"".join(pieces)
+
+
+def _slim_graph(
+    view: memoryview, begin: int, end: int, position: int, slots: dict[int, Slot]
+) -> tuple[list[bytes | memoryview], int]:
+    pieces: list[bytes | memoryview] = []
+    copied = begin  # everything before is in `pieces`
+    for number, start, body, stop in _fields(view, begin, end):
+        if number != _INITIALIZER_OF_GRAPH or body is None:
+            continue
+        if stop - body >= _MIN_SLOT_BYTES:
+            tensor, slot = _slim_tensor(view, body, stop)
+            if slot is not None:
+                slots[position] = slot
+                pieces.append(view[copied:start])
+                size = sum(map(len, tensor))
+                pieces += [_tag(_INITIALIZER_OF_GRAPH), _varint(size), *tensor]
+                copied = stop
+        position += 1
+    pieces.append(view[copied:end])
+    return pieces, position
+
+
+def _slim_tensor(
+    view: memoryview, begin: int, end: int
+) -> tuple[list[bytes | memoryview], Slot | None]:
+    pieces: list[bytes | memoryview] = []
+    slot = None
+    for number, start, body, stop in _fields(view, begin, end):
+        if number == _RAW_DATA_OF_TENSOR and body is not None:
+            slot = Slot(body, stop - body)  # the last one counts
+        else:
+            pieces.append(view[start:stop])
+    if slot is not None and slot.nbytes < _MIN_SLOT_BYTES:
+        slot = None
+    return pieces, slot
+
+
+def _fields(
+    view: memoryview, position: int, end: int
+) -> Iterator[tuple[int, int, int | None, int]]:
+    """(field number, start, start of the body if it is length-delimited, end), one a field."""
+    while position < end:
+        start = position
+        key, position = _read_varint(view, position, end)
+        wire = key & 7
+        body = None
+        if wire == _VARINT:
+            _, position = _read_varint(view, position, end)
+        elif wire == _BYTES:
+            length, position = _read_varint(view, position, end)
+            body = position
+            position += length
+        elif wire == _FIXED32:
+            position += 4
+        elif wire == _FIXED64:
+            position += 8
+        else:
+            raise _WireError
+        if position > end:
+            raise _WireError
+        yield key >> 3, start, body, position
+
+
+def _read_varint(view: memoryview, position: int, end: int) -> tuple[int, int]:
+    value = shift = 0
+    while position < end and shift < 64:
+        byte = view[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+    raise _WireError
+
+
+def _varint(value: int) -> bytes:
+    result = bytearray()
+    while value >= 0x80:
+        result.append(value & 0x7F | 0x80)
+        value >>= 7
+    result.append(value)
+    return bytes(result)
+
+
+def _tag(number: int) -> bytes:
+    return _varint(number << 3 | _BYTES)
