@@ -26,6 +26,7 @@ _FAMILIES = (
     "graphopt.ops.softmax",
     "graphopt.ops.recurrent",
     "graphopt.ops.resize",
+    "graphopt.ops.attention",
 )
 # ONNX writes its own domain in two ways.
 _DEFAULT_DOMAINS = frozenset({"", "ai.onnx"})
