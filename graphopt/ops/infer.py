@@ -143,23 +143,19 @@ def merge_dims(ctx: InferContext, a: Type, b: Type, hint: str) -> Type:
     """The type that covers both: sizes that differ become fresh, ranks that differ unknown."""
     if a == b:
         return a
-    if isinstance(a, TensorType) and isinstance(b, TensorType):
-        if a.dtype != b.dtype:
-            ctx.fail(f"the types {a} and {b} differ")
-        if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
-            return TensorType(a.dtype, None)
-        pairs = zip(a.shape, b.shape, strict=True)
-        return TensorType(a.dtype, tuple(x if x == y else ctx.fresh(hint) for x, y in pairs))
+    # Where one side is optional, so is the whole.
+    if isinstance(a, OptionalType) or isinstance(b, OptionalType):
+        left = a.element if isinstance(a, OptionalType) else a
+        right = b.element if isinstance(b, OptionalType) else b
+        return OptionalType(merge_dims(ctx, left, right, hint))
     if isinstance(a, SequenceType) and isinstance(b, SequenceType):
         return SequenceType(merge_dims(ctx, a.element, b.element, hint))
-    if isinstance(a, OptionalType) and isinstance(b, OptionalType):
-        return OptionalType(merge_dims(ctx, a.element, b.element, hint))
-    # Where one side is optional, so is the whole.
-    if isinstance(a, OptionalType):
-        return OptionalType(merge_dims(ctx, a.element, b, hint))
-    if isinstance(b, OptionalType):
-        return OptionalType(merge_dims(ctx, a, b.element, hint))
-    ctx.fail(f"the types {a} and {b} differ")
+    if isinstance(a, SequenceType) or isinstance(b, SequenceType) or a.dtype != b.dtype:
+        ctx.fail(f"the types {a} and {b} differ")
+    if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
+        return TensorType(a.dtype, None)
+    pairs = zip(a.shape, b.shape, strict=True)
+    return TensorType(a.dtype, tuple(x if x == y else ctx.fresh(hint) for x, y in pairs))
 
 
 # ---- contents ----
@@ -220,9 +216,7 @@ def set_known(ctx: InferContext, contents: Array, dtype: DType, index: int = 0) 
         ctx.set_elements(dims, index)
 
 
-def map_known(
-    ctx: InferContext, function: Contents, operands: Sequence[int], dtype: DType
-) -> None:
+def map_known(ctx: InferContext, function: Contents, operands: Sequence[int], dtype: DType) -> None:
     """Declares output contents ``function(*elements)``, operands being broadcast together."""
     arrays = [known(ctx, i) for i in operands]
     present = [a for a in arrays if a is not None]

@@ -13,7 +13,7 @@ from graphopt.ir.graph import Node, Value
 from graphopt.ir.op import REQUIRED, AttrSpec, Cost
 from graphopt.ir.types import TensorType
 
-__all__ = ["REQUIRED", "attr_specs", "bytes_moved", "cost_of", "f32"]
+__all__ = ["REQUIRED", "attr_specs", "bytes_moved", "cost_of", "f32", "pointwise_cost"]
 
 
 def f32(value: float) -> float:
@@ -54,3 +54,15 @@ def cost_of(flops: Callable[[Node], Dim | None]) -> Callable[[Node], Cost]:
         return Cost(0 if count is None else count, bytes_moved(node))
 
     return cost
+
+
+def pointwise_cost(work: int, *, per_operand: bool = False) -> Callable[[Node], Cost]:
+    """``work`` flops for each output element, once an operand with ``per_operand``."""
+
+    def flops(node: Node) -> Dim | None:
+        count = node.output.tensor.numel
+        if count is None:
+            return None
+        return count * work * (max(len(node.inputs) - 1, 1) if per_operand else 1)
+
+    return cost_of(flops)
