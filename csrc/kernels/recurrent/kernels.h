@@ -58,7 +58,8 @@ struct RowProduct {
   int64_t lanes;
 };
 
-// One panel of 16 units of one batch row. `clip` is not negative, infinite for none.
+// One panel of 16 units of one batch row. `clip` is not negative, infinite for none; as in onnxruntime it bounds
+// what f and g are applied to, not the cell state under h.
 struct LstmCell {
   const float* gates;     // 4 panels: input, output, forget, cell
   const float* peephole;  // 3 panels: input, output, forget; or null

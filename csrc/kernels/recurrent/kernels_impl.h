@@ -9,15 +9,20 @@ static_assert(kPanel == kUnits);
 
 // packed[k * 16 + lane] = w[lane][k], zero past `lanes`.
 void pack(const float* w, int64_t lanes, int64_t depth, float* packed) {
-  constexpr int64_t kBlock = 16;  // source columns a pass, so that reads stay within few cache lines a row
-  for (int64_t k0 = 0; k0 < depth; k0 += kBlock) {
-    const int64_t k1 = k0 + kBlock < depth ? k0 + kBlock : depth;
-    for (int64_t lane = 0; lane < kUnits; ++lane) {
-      if (lane < lanes) {
-        for (int64_t k = k0; k < k1; ++k) packed[k * kUnits + lane] = w[lane * depth + k];
-      } else {
-        for (int64_t k = k0; k < k1; ++k) packed[k * kUnits + lane] = 0.0F;
+  int64_t k = 0;
+  for (; k + Vec::kLanes <= depth; k += Vec::kLanes) {
+    for (int64_t base = 0; base < kUnits; base += Vec::kLanes) {
+      Vec square[Vec::kLanes];
+      for (int l = 0; l < Vec::kLanes; ++l) {
+        square[l] = base + l < lanes ? load(w + (base + l) * depth + k) : splat(0.0F);
       }
+      transpose(square);
+      for (int l = 0; l < Vec::kLanes; ++l) store(packed + (k + l) * kUnits + base, square[l]);
+    }
+  }
+  for (; k < depth; ++k) {
+    for (int64_t lane = 0; lane < kUnits; ++lane) {
+      packed[k * kUnits + lane] = lane < lanes ? w[lane * depth + k] : 0.0F;
     }
   }
 }
@@ -82,22 +87,22 @@ void panel_product(const PanelProduct& job) {
   for (; panel < job.count; ++panel) product_rows<kNarrowRows, 1>(job, 0, panel);
 }
 
-// Dot products of kLanes weight rows with one x: no packing, but a reduction at the end.
-template <int kLanes>
-inline void dot_rows(const float* w, const float* x, int64_t depth, const float* start, float* out) {
-  Vec sums[kLanes];
-  for (int l = 0; l < kLanes; ++l) sums[l] = splat(0.0F);
+// Dot products of kRows <= kLanes weight rows with one x: no packing, but a reduction at the end.
+template <int kRows>
+inline Vec dot_rows(const float* w, const float* x, int64_t depth) {
+  Vec sums[Vec::kLanes];
+  for (Vec& sum : sums) sum = splat(0.0F);
   int64_t k = 0;
   for (; k + Vec::kLanes <= depth; k += Vec::kLanes) {
     const Vec a = load(x + k);
-    for (int l = 0; l < kLanes; ++l) sums[l] = fma(a, load(w + l * depth + k), sums[l]);
+    for (int r = 0; r < kRows; ++r) sums[r] = fma(a, load(w + r * depth + k), sums[r]);
   }
   if (k < depth) {
     const int rest = static_cast<int>(depth - k);
     const Vec a = load_first(x + k, rest);
-    for (int l = 0; l < kLanes; ++l) sums[l] = fma(a, load_first(w + l * depth + k, rest), sums[l]);
+    for (int r = 0; r < kRows; ++r) sums[r] = fma(a, load_first(w + r * depth + k, rest), sums[r]);
   }
-  for (int l = 0; l < kLanes; ++l) out[l] = start[l] + sum(sums[l]);
+  return sums_of(sums);
 }
 
 void row_product(const RowProduct& job) {
@@ -105,11 +110,14 @@ void row_product(const RowProduct& job) {
     float* out = job.out[r] + job.column;
     const float* start = job.bias != nullptr ? job.bias + job.column : out;
     int64_t lane = 0;
-    for (; lane + 8 <= job.lanes; lane += 8) {
-      dot_rows<8>(job.w + lane * job.depth, job.x[r], job.depth, start + lane, out + lane);
+    for (; lane + Vec::kLanes <= job.lanes; lane += Vec::kLanes) {
+      const Vec dots = dot_rows<Vec::kLanes>(job.w + lane * job.depth, job.x[r], job.depth);
+      store(out + lane, add(load(start + lane), dots));
     }
     for (; lane < job.lanes; ++lane) {
-      dot_rows<1>(job.w + lane * job.depth, job.x[r], job.depth, start + lane, out + lane);
+      float dots[Vec::kLanes];
+      store(dots, dot_rows<1>(job.w + lane * job.depth, job.x[r], job.depth));
+      out[lane] = start[lane] + dots[0];
     }
     for (; lane < kUnits; ++lane) out[lane] = 0.0F;
   }
@@ -180,7 +188,7 @@ void lstm_cell(const LstmCell& cell) {
     if (cell.peephole != nullptr) output = fma(load(cell.peephole + kUnits + at), c, output);
     output = apply(cell.f, clipped(output, cell.clip));
     store(cell.c + at, c);
-    store(cell.h + at, mul(output, apply(cell.hidden, clipped(c, cell.clip))));
+    store(cell.h + at, mul(output, apply(cell.hidden, c)));
   }
 }
 

@@ -12,7 +12,7 @@ namespace graphopt::recurrent {
 namespace {
 
 // Rows (time steps x batch) from which repacking the weights costs less than it saves.
-constexpr int64_t kRowsWorthPacking = 32;
+constexpr int64_t kRowsWorthPacking = 8;
 // Input products are computed for as many steps as fit here, so that they are still in cache when used.
 constexpr int64_t kChunkBytes = int64_t{1} << 20;
 constexpr int64_t kTileRows = 48;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "kernels/recurrent/problem.h"
@@ -87,7 +88,8 @@ class ReferenceSequence {
     return sum;
   }
   T activate(int index, T x) const {
-    const T clip = settings_.clip;
+    // The cell state under h is not clipped: see kernels.h.
+    const T clip = index == 2 ? std::numeric_limits<T>::infinity() : T{settings_.clip};
     return reference_activation<T>(settings_.activations[static_cast<size_t>(d_)][static_cast<size_t>(index)],
                                    std::min(std::max(x, -clip), clip));
   }

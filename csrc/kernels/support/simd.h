@@ -60,6 +60,34 @@ inline Vec power_of_two(Vec a) {
   return {_mm512_castsi512_ps(bits)};
 }
 inline float sum(Vec a) { return _mm512_reduce_add_ps(a.v); }
+// Rows of a square become its columns.
+inline void transpose(Vec (&m)[16]) {
+  __m512 t[16];
+  // 2 x 2, then 4 x 4 blocks inside 128-bit lanes, then the lanes themselves.
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_ps(m[i].v, m[i + 1].v);
+    t[i + 1] = _mm512_unpackhi_ps(m[i].v, m[i + 1].v);
+  }
+  __m512 u[16];
+  for (int i = 0; i < 16; i += 4) {
+    for (int j = 0; j < 2; ++j) {
+      const __m512d low = _mm512_castps_pd(t[i + j]);
+      const __m512d high = _mm512_castps_pd(t[i + j + 2]);
+      u[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+      u[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+    }
+  }
+  for (int j = 0; j < 4; ++j) {
+    const __m512 even_low = _mm512_shuffle_f32x4(u[j], u[4 + j], 0x88);
+    const __m512 odd_low = _mm512_shuffle_f32x4(u[j], u[4 + j], 0xdd);
+    const __m512 even_high = _mm512_shuffle_f32x4(u[8 + j], u[12 + j], 0x88);
+    const __m512 odd_high = _mm512_shuffle_f32x4(u[8 + j], u[12 + j], 0xdd);
+    m[j].v = _mm512_shuffle_f32x4(even_low, even_high, 0x88);
+    m[4 + j].v = _mm512_shuffle_f32x4(odd_low, odd_high, 0x88);
+    m[8 + j].v = _mm512_shuffle_f32x4(even_low, even_high, 0xdd);
+    m[12 + j].v = _mm512_shuffle_f32x4(odd_low, odd_high, 0xdd);
+  }
+}
 
 #elif defined(__AVX2__)
 
@@ -98,6 +126,26 @@ inline float sum(Vec a) {
   __m128 half = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
   half = _mm_add_ps(half, _mm_movehl_ps(half, half));
   return _mm_cvtss_f32(_mm_add_ss(half, _mm_shuffle_ps(half, half, 1)));
+}
+inline void transpose(Vec (&m)[8]) {
+  __m256 t[8];
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_ps(m[i].v, m[i + 1].v);
+    t[i + 1] = _mm256_unpackhi_ps(m[i].v, m[i + 1].v);
+  }
+  __m256 u[8];
+  for (int i = 0; i < 8; i += 4) {
+    for (int j = 0; j < 2; ++j) {
+      const __m256d low = _mm256_castps_pd(t[i + j]);
+      const __m256d high = _mm256_castps_pd(t[i + j + 2]);
+      u[i + 2 * j] = _mm256_castpd_ps(_mm256_unpacklo_pd(low, high));
+      u[i + 2 * j + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low, high));
+    }
+  }
+  for (int j = 0; j < 4; ++j) {
+    m[j].v = _mm256_permute2f128_ps(u[j], u[4 + j], 0x20);
+    m[4 + j].v = _mm256_permute2f128_ps(u[j], u[4 + j], 0x31);
+  }
 }
 
 #else
@@ -142,10 +190,26 @@ inline Vec copy_sign(Vec a, Vec s) {
 inline Vec select_less(Vec a, Vec b, Vec x, Vec y) { return select(a.v < b.v, x, y); }
 inline Vec power_of_two(Vec a) { return {(Float4)(((Uint4)a.v << 23) + 0x3f800000U)}; }
 inline float sum(Vec a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
+inline void transpose(Vec (&m)[4]) {
+  const Float4 a = m[0].v, b = m[1].v, c = m[2].v, d = m[3].v;
+  m[0].v = Float4{a[0], b[0], c[0], d[0]};
+  m[1].v = Float4{a[1], b[1], c[1], d[1]};
+  m[2].v = Float4{a[2], b[2], c[2], d[2]};
+  m[3].v = Float4{a[3], b[3], c[3], d[3]};
+}
 
 #endif
 
 constexpr int kVecsInPanel = kPanel / Vec::kLanes;
+
+// Lane i of the result: the sum of all lanes of rows[i].
+inline Vec sums_of(Vec (&rows)[Vec::kLanes]) {
+  transpose(rows);
+  for (int step = Vec::kLanes / 2; step > 0; step /= 2) {
+    for (int i = 0; i < step; ++i) rows[i] = add(rows[i], rows[i + step]);
+  }
+  return rows[0];
+}
 
 // e^x = 2^n (1 + p) for x <= 0: n is the nearest integer to x / ln 2, so |r| = |x - n ln 2| <= ln 2 / 2, and
 // p = e^r - 1 is its Taylor polynomial of degree 7, whose remainder is below 2e-8 of p.
