@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from graphopt.ops.window import (
 
 __all__ = [
     "CONV_ATTRS",
+    "conv_flops",
     "conv_shape",
     "conv_window",
     "convolve",
@@ -117,12 +118,16 @@ def _evaluate_conv(ctx: EvalContext, x: Array, w: Array, bias: Array | None = No
     return narrow(_bias(convolve(widen(x), widen(w), window, ctx.attr("group")), bias), x.dtype)
 
 
-def _conv_flops(node: Node) -> Dim | None:
-    weight = node.inputs[1]
-    out = node.output.tensor.numel
-    if weight is None or weight.shape is None or out is None:
-        return None
-    return 2 * out * product(weight.shape[1:])
+def conv_flops(weight: int = 1) -> Callable[[Node], Dim | None]:
+    """Two operations for every product, where operand ``weight`` holds the weights."""
+
+    def count(node: Node) -> Dim | None:
+        w, out = node.inputs[weight], node.output.tensor.numel
+        if w is None or w.shape is None or out is None:
+            return None
+        return 2 * out * product(w.shape[1:])
+
+    return count
 
 
 def transpose_window(
@@ -253,7 +258,7 @@ register(
         attrs=CONV_ATTRS,
         infer=_infer_conv,
         evaluate=_evaluate_conv,
-        cost=cost_of(_conv_flops),
+        cost=cost_of(conv_flops()),
     ),
     OpDef(
         "ConvTranspose",
@@ -279,6 +284,6 @@ register(
         attrs=attr_specs(activation=("s", "none")),
         infer=_infer_causal,
         evaluate=_evaluate_causal,
-        cost=cost_of(_conv_flops),
+        cost=cost_of(conv_flops()),
     ),
 )

@@ -27,6 +27,8 @@ _FAMILIES = (
     "graphopt.ops.recurrent",
     "graphopt.ops.resize",
     "graphopt.ops.attention",
+    "graphopt.ops.quantize",
+    "graphopt.ops.quantized_linear",
 )
 # ONNX writes its own domain in two ways.
 _DEFAULT_DOMAINS = frozenset({"", "ai.onnx"})
