@@ -8,9 +8,14 @@ __all__ = ["TABLE", "parse_pipeline"]
 
 TABLE = PassTable(
     {
+        "decompose": "graphopt.passes.decompose:Decompose",
         "eliminate-dead": "graphopt.passes.eliminate_dead:EliminateDead",
+        "fold-affine": "graphopt.passes.fold_affine:FoldAffine",
         "fold-constants": "graphopt.passes.fold_constants:FoldConstants",
+        "fuse-activation": "graphopt.passes.fuse_activation:FuseActivation",
         "merge-common": "graphopt.passes.merge_common:MergeCommon",
+        "simplify": "graphopt.passes.simplify:Simplify",
+        "sink-transposes": "graphopt.passes.sink_transposes:SinkTransposes",
     }
 )
 

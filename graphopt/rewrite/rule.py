@@ -6,6 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 from graphopt.ir import Builder, Node, Value
 from graphopt.rewrite.match import Match, Refusal, match_node
@@ -30,8 +31,11 @@ class Rule(ABC):
         return type(self).__name__
 
     @abstractmethod
-    def pattern(self, op: PatternOps, /, *variables: Var) -> NodePattern | Sequence[NodePattern]:
-        """The pattern, or several alternatives. Parameters after ``op`` are variables by name."""
+    def pattern(self, *args: Any, **kwargs: Any) -> NodePattern | Sequence[NodePattern]:
+        """``pattern(self, op, x, ...)``: the pattern, or several alternatives, over :class:`PatternOps`.
+
+        Parameters after ``op`` are variables: their names bind.
+        """
 
     def check(self, m: Match) -> Refusal | None:
         """Why the rule does not apply to this match; None when it does."""

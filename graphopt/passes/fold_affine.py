@@ -1,0 +1,198 @@
+"""Per-channel scales and shifts fold into the weights of the product before them.
+
+``BatchNormalization(Conv(x, w, b))``, ``Conv(x, w, b) * s`` and ``Conv(x, w, b) + t`` with constant
+``s``, ``t`` that vary along output channels alone ``->  Conv(x, w', b')``; the same for
+ConvTranspose (one group), Gemm and MatMul (scales).
+
+Sound up to rounding: convolution is linear in each output channel. New weights are computed in f64
+and rounded once.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from graphopt.ir import Builder, DType, Graph, Node, Value, static_shape
+from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, RulePass, Var
+
+__all__ = ["FoldAffine"]
+
+Array = np.ndarray[Any, Any]
+_CONVS = ("Conv", "ConvTranspose")
+
+
+def _array(value: Value | None) -> Array:
+    assert value is not None and value.constant is not None
+    return value.constant.array
+
+
+def _constant(value: Value | None) -> bool:
+    return value is None or value.is_constant
+
+
+def _channels(node: Node) -> int | None:
+    shape = node.output.shape
+    axis = 1 if node.op.name in (*_CONVS, "Gemm") else -1
+    dim = shape[axis] if shape is not None and len(shape) >= 2 else None
+    return dim if isinstance(dim, int) else None
+
+
+def _per_channel(node: Node, constant: Value) -> Array | None:
+    """``constant`` as one number an output channel (f64), if that is how it broadcasts."""
+    channels, shape = _channels(node), static_shape(constant.shape)
+    rank = node.output.tensor.rank
+    if channels is None or shape is None or rank is None or len(shape) > rank:
+        return None
+    full = (1,) * (rank - len(shape)) + shape
+    axis = 1 if node.op.name in (*_CONVS, "Gemm") else rank - 1
+    if any(dim != 1 for position, dim in enumerate(full) if position != axis):
+        return None
+    if full[axis] not in (1, channels):
+        return None
+    return np.broadcast_to(_array(constant).astype(np.float64).reshape(-1), (channels,)).copy()
+
+
+def _refusal(node: Node) -> Refusal | None:
+    if node.output.tensor.dtype is not DType.F32:
+        return Refusal(lambda: f"it computes in {node.output.tensor.dtype}", node)
+    if not _constant(node.input(1)) or not _constant(node.input(2)):
+        return Refusal("its weights or bias are not constant", node)
+    if node.is_a("ConvTranspose") and node.attr("group") != 1:
+        return Refusal("a transposed convolution in groups", node)
+    if node.is_a("MatMul") and (node.input(1) is None or node.input(1).tensor.rank != 2):  # type: ignore[union-attr]
+        return Refusal("its weights are not a matrix", node)
+    if node.is_a("Gemm") and (node.attr("alpha") != 1.0 or node.attr("beta") != 1.0):
+        return Refusal("alpha or beta is not 1", node)
+    return None
+
+
+def _emit(op: Builder, node: Node, scale: Array | None, shift: Array | None) -> Value:
+    """``node`` with output channel c times ``scale[c]`` plus ``shift[c]``."""
+    weight, bias = node.input(1), node.input(2)
+    assert weight is not None
+    channels = _channels(node)
+    assert channels is not None
+    b = np.zeros(channels) if bias is None else _array(bias).astype(np.float64).reshape(-1)
+    new_weight = weight
+    if scale is not None:
+        w = _array(weight).astype(np.float64)
+        new_weight = op.constant((w * _along(node, scale, w.ndim)).astype(np.float32), weight.name)
+        b = np.broadcast_to(b, (channels,)) * scale
+    if shift is not None:
+        b = b + shift
+    if node.is_a("MatMul"):
+        result: Value = op.MatMul(node.input(0), new_weight)
+        return result
+    name = bias.name if bias is not None else f"{weight.name}.bias"
+    row = np.broadcast_to(b, (channels,)).astype(np.float32)
+    new_bias = op.constant(row, name)
+    built: Value = op.op(node.op.name, node.input(0), new_weight, new_bias, **node.attrs)
+    return built
+
+
+def _along(node: Node, scale: Array, rank: int) -> Array:
+    """``scale`` shaped to multiply the weights along their output channels."""
+    if node.is_a("Conv"):
+        axis = 0
+    elif node.is_a("ConvTranspose"):
+        axis = 1
+    elif node.is_a("Gemm"):
+        axis = 0 if node.attr("transB") else 1
+    else:
+        axis = rank - 1
+    shape = [1] * rank
+    shape[axis] = -1
+    return scale.reshape(shape)
+
+
+def _products(op: PatternOps, *names: str) -> list[NodePattern]:
+    return [op.op(name, op.rest("operands"), _bind="node") for name in names]
+
+
+class _Fold(Rule):
+    """Shared by the folds: which node, which numbers."""
+
+    @abstractmethod
+    def numbers(self, m: Match) -> tuple[Array | None, Array | None] | None:
+        """(scale, shift) an output channel."""
+
+    def check(self, m: Match) -> Refusal | None:
+        """Weights must be constant and the other constant per channel."""
+        refused = _refusal(m.node("node"))
+        if refused is not None:
+            return refused
+        if self.numbers(m) is None:
+            return Refusal("the constant does not vary along output channels alone", m.root)
+        if m.root.output.shape != m.node("node").output.shape:
+            return Refusal("it changes the shape", m.root)
+        return None
+
+    def rewrite(self, op: Builder, m: Match) -> tuple[Value | None, ...]:
+        """The product with new weights."""
+        numbers = self.numbers(m)
+        assert numbers is not None
+        value = _emit(op, m.node("node"), *numbers)
+        return (value, *[None] * (len(m.root.outputs) - 1))
+
+
+class FoldBatchNorm(_Fold):
+    """``BatchNormalization(Conv(x, w, b))  ->  Conv(x, w', b')``."""
+
+    def pattern(self, op: PatternOps, s: Var, b: Var, mean: Var, var: Var) -> list[NodePattern]:
+        """Inference mode, over a convolution or Gemm."""
+        return [
+            op.BatchNormalization(product, s, b, mean, var)
+            for product in _products(op, *_CONVS, "Gemm")
+        ]
+
+    def numbers(self, m: Match) -> tuple[Array | None, Array | None] | None:
+        """scale = s / sqrt(var + eps), shift = b - mean * scale."""
+        if m.root.attr("training_mode") or any(v.use_count for v in m.root.outputs[1:]):
+            return None
+        if not all(m[name].is_constant for name in ("s", "b", "mean", "var")):
+            return None
+        s, b, mean, var = (_array(m[k]).astype(np.float64) for k in ("s", "b", "mean", "var"))
+        scale = s / np.sqrt(var + float(m.root.attr("epsilon")))
+        return scale, b - mean * scale
+
+
+class FoldScale(_Fold):
+    """``Conv(x, w, b) * s  ->  Conv(x, w', b')``."""
+
+    def pattern(self, op: PatternOps) -> list[NodePattern]:
+        """A constant factor."""
+        products = _products(op, *_CONVS, "Gemm", "MatMul")
+        return [op.Mul(product, op.constant("c")) for product in products]
+
+    def numbers(self, m: Match) -> tuple[Array | None, Array | None] | None:
+        """The factor."""
+        scale = _per_channel(m.node("node"), m["c"])
+        return None if scale is None else (scale, None)
+
+
+class FoldShift(_Fold):
+    """``Conv(x, w, b) + t  ->  Conv(x, w, b')``."""
+
+    def pattern(self, op: PatternOps) -> list[NodePattern]:
+        """A constant summand."""
+        return [op.Add(product, op.constant("c")) for product in _products(op, *_CONVS, "Gemm")]
+
+    def numbers(self, m: Match) -> tuple[Array | None, Array | None] | None:
+        """The summand."""
+        shift = _per_channel(m.node("node"), m["c"])
+        return None if shift is None else (None, shift)
+
+
+@dataclass(frozen=True)
+class FoldAffine(RulePass):
+    """``a * Conv(x, w, b) + c  ->  Conv(x, w', b')``."""
+
+    name: ClassVar[str] = "fold-affine"
+
+    def rules(self, graph: Graph) -> list[Rule]:
+        """BatchNormalization, scales, shifts."""
+        return [FoldBatchNorm(), FoldScale(), FoldShift()]
