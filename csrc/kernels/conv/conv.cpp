@@ -1,0 +1,146 @@
+// Step kernel `conv`: convolution of a channels-last tensor with weights packed at compile time.
+//
+// A matrix product whose rows are windows of X, read in place through pointers (rows.h); depthwise
+// convolutions have a kernel of their own.
+#include <algorithm>
+
+#include "kernels/conv/depthwise_run.h"
+#include "kernels/conv/pack.h"
+#include "kernels/conv/rows.h"
+#include "kernels/dense/operands.h"
+#include "kernels/gemm/driver.h"
+
+namespace graphopt {
+namespace {
+
+// With fewer channels than this the taps of a line are taken as one run, so that inner loops stay long.
+constexpr int64_t kFewChannels = 32;
+
+class ConvKernel final : public Kernel {
+ public:
+  explicit ConvKernel(const Attrs& attrs)
+      : window_(parse_window(attrs, "conv")),
+        group_(attrs.i("group", 1)),
+        cin_(attrs.i("cin")),
+        cout_(attrs.i("cout")),
+        epilogue_(parse_epilogue(attrs)) {
+    if (group_ < 1 || cin_ < 0 || cout_ < 0 || cin_ % group_ != 0 || cout_ % group_ != 0) {
+      throw Error("conv: group must divide cin and cout");
+    }
+    depthwise_ = is_depthwise(cout_, cin_ / group_, group_);
+  }
+
+  [[nodiscard]] size_t workspace_bytes(std::span<const Tensor> inputs, std::span<const Tensor> outputs,
+                                       int threads) const override {
+    if (depthwise_) return 0;
+    const ConvGeometry g = geometry(operand(inputs, 0), operand(outputs, 0));
+    if (is_plain(g)) return gemm_scratch_bytes(shape(g)) * static_cast<size_t>(threads);
+    return zeros_bytes(g) + gemm_scratch_bytes(shape(g)) * static_cast<size_t>(threads);
+  }
+
+  void run(KernelArgs& args) const override {
+    const Tensor& x = operand(args.inputs, 0);
+    const Tensor& w = operand(args.inputs, 1);
+    const Tensor& bias = operand(args.inputs, 2);
+    const Tensor& residual = operand(args.inputs, 3);
+    const Tensor& y = args.outputs[0];
+    require_f32("conv", {&x, &w, &bias, &residual, &y});
+    check(x, w, bias, residual, y);
+    const ConvGeometry g = geometry(x, y);
+    check_conv_output(window_, g.in, g.out, "conv");
+    if (y.numel() == 0) return;
+    if (depthwise_) {
+      run_depthwise(g, epilogue_,
+                    {x.ptr<float>(), w.ptr<float>(), data_or_null(bias), data_or_null(residual), y.ptr<float>()},
+                    args.parallel);
+      return;
+    }
+    const GemmShape shape = this->shape(g);
+    const int64_t cout = cout_ / group_;
+    const auto describe = [&](int64_t group, GemmOperands& operands) {
+      operands.b_panel = shape.k() * kPanel;
+      operands.b = w.ptr<float>() + group * shape.panels() * operands.b_panel;
+      operands.c = y.ptr<float>() + group * cout;
+      if (bias.present()) operands.bias = bias.ptr<float>() + group * cout;
+      if (residual.present()) operands.residual = residual.ptr<float>() + group * cout;
+    };
+    if (is_plain(g)) {
+      run_gemms<DenseRows>(shape, epilogue_, group_, args.parallel, args.workspace,
+                           [&](int64_t group, GemmOperands& operands, DenseRows& rows) {
+                             describe(group, operands);
+                             rows = {x.ptr<float>() + group * g.window_channels, cin_, cout_};
+                           });
+      return;
+    }
+    auto* zeros = static_cast<float*>(args.workspace);
+    std::fill_n(zeros, g.depth(), 0.0F);
+    run_gemms<ConvRows>(shape, epilogue_, group_, args.parallel, static_cast<std::byte*>(args.workspace) + zeros_bytes(g),
+                        [&](int64_t group, GemmOperands& operands, ConvRows& rows) {
+                          describe(group, operands);
+                          rows = {&g, x.ptr<float>() + group * g.window_channels, zeros};
+                        });
+  }
+
+ private:
+  [[nodiscard]] ConvGeometry geometry(const Tensor& x, const Tensor& y) const {
+    ConvGeometry g;
+    g.window = window_;
+    g.batch = x.dim(0);
+    g.in = spatial_dims(x, 1, window_.rank);
+    g.out = spatial_dims(y, 1, window_.rank);
+    g.channels = cin_;
+    g.window_channels = cin_ / group_;
+    g.out_channels = cout_;
+    g.merged = group_ == 1 && cin_ < kFewChannels && window_.kernel[2] > 1 && window_.dilation[2] == 1;
+    return g;
+  }
+
+  // One tap on every position: X is the matrix.
+  [[nodiscard]] static bool is_plain(const ConvGeometry& g) {
+    const Window& w = g.window;
+    constexpr Dims3 kOnes{1, 1, 1};
+    constexpr Dims3 kZeros{0, 0, 0};
+    return w.kernel == kOnes && w.stride == kOnes && w.begin == kZeros && w.end == kZeros;
+  }
+
+  [[nodiscard]] GemmShape shape(const ConvGeometry& g) const {
+    GemmShape shape;
+    shape.m = g.batch * volume(g.out);
+    shape.n = cout_ / group_;
+    shape.segments = g.segments();
+    shape.depth = g.depth();
+    if (g.merged && (window_.begin[2] != 0 || window_.end[2] != 0)) shape.spare_floats = shape.k();
+    shape.copy_rows = shape.segments == 1 && !g.merged && rows_collide(cin_ * (is_plain(g) ? 1 : window_.stride[2])) &&
+                      shape.m > 4 && shape.panels() >= 8;
+    return shape;
+  }
+
+  static size_t zeros_bytes(const ConvGeometry& g) {
+    return (static_cast<size_t>(g.depth()) * sizeof(float) + 63) / 64 * 64;
+  }
+
+  void check(const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& residual, const Tensor& y) const {
+    if (x.rank != window_.rank + 2 || y.rank != x.rank) throw Error("conv: X and Y must be [N, spatial..., C]");
+    if (x.dim(-1) != cin_ || y.dim(-1) != cout_ || x.dim(0) != y.dim(0)) {
+      throw Error("conv: X or Y doesn't have the channels or the batch size that the step says");
+    }
+    if (w.numel() != static_cast<int64_t>(packed_conv_size(cout_, cin_ / group_, window_.taps(), group_))) {
+      throw Error("conv: W isn't packed for this step");
+    }
+    if (bias.present() && bias.numel() != cout_) throw Error("conv: bias must hold cout values");
+    if (residual.present() && residual.numel() != y.numel()) throw Error("conv: residual must be as large as Y");
+  }
+
+  Window window_;
+  int64_t group_;
+  int64_t cin_;
+  int64_t cout_;
+  Epilogue epilogue_;
+  bool depthwise_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_conv(const Attrs& attrs) { return std::make_unique<ConvKernel>(attrs); }
+
+}  // namespace graphopt

@@ -1,0 +1,10 @@
+#include "kernels/dense/simd_avx2.h"
+// The vectors come first.
+#include "kernels/conv/depthwise_impl.h"
+
+namespace graphopt {
+
+extern const ConvKernels conv_kernels_avx2;
+constinit const ConvKernels conv_kernels_avx2 = {depthwise_line};
+
+}  // namespace graphopt

@@ -1,0 +1,10 @@
+#include "kernels/dense/simd_avx512.h"
+// The vectors come first.
+#include "kernels/conv/depthwise_impl.h"
+
+namespace graphopt {
+
+extern const ConvKernels conv_kernels_avx512;
+constinit const ConvKernels conv_kernels_avx512 = {depthwise_line};
+
+}  // namespace graphopt

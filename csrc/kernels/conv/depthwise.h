@@ -1,0 +1,37 @@
+// The depthwise micro-kernel: one line of outputs of a convolution that keeps channels apart.
+#pragma once
+
+#include <cstdint>
+
+namespace graphopt {
+
+// Everything channels-last. The input lines that a line of outputs sees are given by pointer, without
+// those in the padding.
+struct DepthwiseLine {
+  const float* const* lines;  // first position, first channel
+  const int64_t* taps;        // of each line: where its weights begin in a panel
+  int64_t line_count;
+  int64_t columns_in;
+  const float* weights;  // panels [taps][16]
+  int64_t panel;         // floats from a panel to the next one
+  float* y;
+  const float* bias;      // may be null
+  const float* residual;  // like y; may be null
+  int64_t columns;
+  int64_t channels;       // floats from a position to the next one
+  int64_t channel_begin;  // a multiple of 16
+  int64_t channel_end;
+  int64_t kernel;  // along the line, as the next three
+  int64_t stride;
+  int64_t dilation;
+  int64_t begin;  // padding
+  float low;
+  float high;
+  bool residual_after;
+};
+
+struct ConvKernels {
+  void (*depthwise_line)(const DepthwiseLine& line);
+};
+
+}  // namespace graphopt
