@@ -48,6 +48,11 @@ class Constant:
         return self._array is not None
 
     @property
+    def available(self) -> bool:
+        """True unless this constant is known by type and digest alone."""
+        return self._array is not None or self._load is not None
+
+    @property
     def array(self) -> Array:
         """The contents, read-only. Raises ModelError when this constant is known by hash alone."""
         if self._array is None:

@@ -35,18 +35,21 @@ INLINE_ELEMENTS = 16
 _PLAIN = re.compile(r"[A-Za-z0-9_./\-]+\Z")
 
 
-def print_graph(graph: Graph) -> str:
-    """The text of a graph; :func:`graphopt.ir.parse.parse` gives an equal graph back."""
-    lines: list[str] = []
-    _graph(graph, "", lines, "graph ")
-    return "\n".join(lines) + "\n"
+def print_graph(graph: Graph, *, inline_elements: int | None = INLINE_ELEMENTS) -> str:
+    """The text of a graph; :func:`graphopt.ir.parse.parse` gives an equal graph back.
+
+    Constants of more than ``inline_elements`` elements stand by their digest (None: none do).
+    """
+    printer = _Printer(inline_elements)
+    printer.graph(graph, "", "graph ")
+    return "\n".join(printer.lines) + "\n"
 
 
 def print_node(node: Node) -> str:
     """One node's line (regions included, over several lines)."""
-    lines: list[str] = []
-    _node(node, "", lines)
-    return "\n".join(lines)
+    printer = _Printer(INLINE_ELEMENTS)
+    printer.node(node, "")
+    return "\n".join(printer.lines)
 
 
 def quote(name: str) -> str:
@@ -58,82 +61,87 @@ def _ref(value: Value | None) -> str:
     return "_" if value is None else "%" + quote(value.name)
 
 
-def _graph(graph: Graph, indent: str, lines: list[str], head: str) -> None:
-    inputs = ", ".join(f"{_ref(v)}: {v.type}{_elements(v)}" for v in graph.inputs)
-    outputs = ", ".join(
-        _ref(v) if v.name == name else f"{_ref(v)} as {json.dumps(name)}"
-        for v, name in zip(graph.outputs, graph.output_names, strict=True)
-    )
-    lines.append(f"{indent}{head}@{quote(graph.name)}({inputs}) -> ({outputs}) {{")
-    inner = indent + "  "
-    for key in sorted(graph.metadata):
-        lines.append(f"{inner}meta {json.dumps(key)} = {json.dumps(graph.metadata[key])}")
-    for value in graph.constants.values():
-        assert value.constant is not None
-        lines.append(f"{inner}{_ref(value)} = const {_constant(value.constant)}")
-    for node in graph:
-        _node(node, inner, lines)
-    lines.append(f"{indent}}}")
-
-
 def _elements(value: Value) -> str:
     if value.is_constant or value.elements is None:
         return ""
     return f" <{', '.join(map(str, value.elements))}>"
 
 
-def _node(node: Node, indent: str, lines: list[str]) -> None:
-    outs = ", ".join(f"{_ref(v)}: {v.type}{_elements(v)}" for v in node.outputs)
-    ins = ", ".join(_ref(v) for v in node.inputs)
-    text = f"{indent}{outs} = {node.op.qualified}({ins})"
-    plain = {k: v for k, v in node.attrs.items() if not isinstance(v, Graph)}
-    if plain:
-        text += " {" + ", ".join(f"{k} = {_attr(plain[k])}" for k in sorted(plain)) + "}"
-    text += f" @[{', '.join(json.dumps(o) for o in sorted(node.origin))}]"
-    if node.name and node.origin != {node.name}:
-        text += f" : {json.dumps(node.name)}"
-    regions = [(k, v) for k, v in sorted(node.attrs.items()) if isinstance(v, Graph)]
-    if regions:
-        text += " regions {"
-    lines.append(text)
-    for key, region in regions:
-        _graph(region, indent + "  ", lines, f"{key} = ")
-    if regions:
-        lines.append(f"{indent}}}")
+class _Printer:
+    def __init__(self, inline: int | None) -> None:
+        self.inline = inline
+        self.lines: list[str] = []
 
+    def graph(self, graph: Graph, indent: str, head: str) -> None:
+        inputs = ", ".join(f"{_ref(v)}: {v.type}{_elements(v)}" for v in graph.inputs)
+        outputs = ", ".join(
+            _ref(v) if v.name == name else f"{_ref(v)} as {json.dumps(name)}"
+            for v, name in zip(graph.outputs, graph.output_names, strict=True)
+        )
+        self.lines.append(f"{indent}{head}@{quote(graph.name)}({inputs}) -> ({outputs}) {{")
+        inner = indent + "  "
+        for key in sorted(graph.metadata):
+            text = f"meta {json.dumps(key)} = {json.dumps(graph.metadata[key])}"
+            self.lines.append(inner + text)
+        for value in graph.constants.values():
+            assert value.constant is not None
+            self.lines.append(f"{inner}{_ref(value)} = const {self.constant(value.constant)}")
+        for node in graph:
+            self.node(node, inner)
+        self.lines.append(f"{indent}}}")
 
-def _attr(value: Any) -> str:
-    if isinstance(value, bool | np.bool_):
-        return str(int(value))
-    if isinstance(value, int | np.integer):
-        return str(int(value))
-    if isinstance(value, float | np.floating):
-        return _float(float(value))
-    if isinstance(value, str):
-        return json.dumps(value)
-    if isinstance(value, bytes):
-        return f"hex({value.hex()})"
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(_attr(item) for item in value) + "]"
-    if isinstance(value, Constant):
-        return f"tensor {_constant(value)}"
-    if isinstance(value, Expr):
-        return f"dim({value})"
-    if isinstance(value, TensorType | SequenceType | OptionalType):
-        return f"type({value})"
-    raise TypeError(f"an attribute of type {type(value).__name__} has no text form")
+    def node(self, node: Node, indent: str) -> None:
+        outs = ", ".join(f"{_ref(v)}: {v.type}{_elements(v)}" for v in node.outputs)
+        ins = ", ".join(_ref(v) for v in node.inputs)
+        text = f"{indent}{outs} = {node.op.qualified}({ins})"
+        plain = {k: v for k, v in node.attrs.items() if not isinstance(v, Graph)}
+        if plain:
+            shown = ", ".join(f"{k} = {self.attr(plain[k])}" for k in sorted(plain))
+            text += f" {{{shown}}}"
+        text += f" @[{', '.join(json.dumps(o) for o in sorted(node.origin))}]"
+        if node.name and node.origin != {node.name}:
+            text += f" : {json.dumps(node.name)}"
+        regions = [(k, v) for k, v in sorted(node.attrs.items()) if isinstance(v, Graph)]
+        if regions:
+            text += " regions {"
+        self.lines.append(text)
+        for key, region in regions:
+            self.graph(region, indent + "  ", f"{key} = ")
+        if regions:
+            self.lines.append(f"{indent}}}")
+
+    def attr(self, value: Any) -> str:
+        if isinstance(value, bool | np.bool_):
+            return str(int(value))
+        if isinstance(value, int | np.integer):
+            return str(int(value))
+        if isinstance(value, float | np.floating):
+            return _float(float(value))
+        if isinstance(value, str):
+            return json.dumps(value)
+        if isinstance(value, bytes):
+            return f"hex({value.hex()})"
+        if isinstance(value, tuple | list):
+            return "[" + ", ".join(self.attr(item) for item in value) + "]"
+        if isinstance(value, Constant):
+            return f"tensor {self.constant(value)}"
+        if isinstance(value, Expr):
+            return f"dim({value})"
+        if isinstance(value, TensorType | SequenceType | OptionalType):
+            return f"type({value})"
+        raise TypeError(f"an attribute of type {type(value).__name__} has no text form")
+
+    def constant(self, constant: Constant) -> str:
+        small = self.inline is None or constant.numel <= self.inline
+        if constant.available and (small or constant.type.dtype is DType.STRING):
+            items = ", ".join(_element(x, constant.type.dtype) for x in constant.array.ravel())
+            return f"{constant.type} [{items}]"
+        return f"{constant.type} #{constant.digest}"
 
 
 def _float(value: float) -> str:
     text = repr(value)
     return text if any(c in text for c in ".einf") else text + ".0"
-
-
-def _constant(constant: Constant) -> str:
-    if constant.numel <= INLINE_ELEMENTS and (constant.loaded or constant._load is not None):
-        items = ", ".join(_element(x, constant.type.dtype) for x in constant.array.ravel())
-        return f"{constant.type} [{items}]"
-    return f"{constant.type} #{constant.digest}"
 
 
 def _element(item: Any, dtype: DType) -> str:

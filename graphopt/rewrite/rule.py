@@ -32,7 +32,7 @@ class Rule(ABC):
 
     @abstractmethod
     def pattern(self, *args: Any, **kwargs: Any) -> NodePattern | Sequence[NodePattern]:
-        """``pattern(self, op, x, ...)``: the pattern, or several alternatives, over :class:`PatternOps`.
+        """``pattern(self, op, x, ...)``: the pattern, or several, over :class:`PatternOps`.
 
         Parameters after ``op`` are variables: their names bind.
         """

@@ -13,34 +13,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphopt.backends.cpu.ops import DOMAIN, SHAPE, VIEW
+from graphopt.backends.plan import bound_symbols, new_symbols
 from graphopt.ir import DType, Graph, Node, TensorType, Value, static_shape, symbols
 from graphopt.passes.sink_transposes import is_view
 from graphopt.rewrite import Pass, PassContext, record_edit
 
-__all__ = ["LowerViews", "bound_symbols", "new_symbols"]
+__all__ = ["LowerViews"]
 
 _RESHAPES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
-
-
-def bound_symbols(graph: Graph) -> set[str]:
-    """Symbols that the inputs of a graph bind: those that stand alone as an axis."""
-    found: set[str] = set()
-    for value in graph.inputs:
-        if isinstance(value.type, TensorType):
-            for dim in value.type.shape or ():
-                if not isinstance(dim, int) and dim.is_symbol:
-                    found |= symbols(dim)
-    return found
-
-
-def new_symbols(node: Node, bound: set[str]) -> set[str]:
-    """Symbols in the node's output types that nothing before it binds."""
-    found: set[str] = set()
-    for value in node.outputs:
-        if isinstance(value.type, TensorType):
-            for dim in value.type.shape or ():
-                found |= symbols(dim)
-    return found - bound
 
 
 @dataclass(frozen=True)

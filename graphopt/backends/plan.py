@@ -13,26 +13,31 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from graphopt.backends.cpu.lower_views import bound_symbols, new_symbols
-from graphopt.backends.cpu.ops import DOMAIN
 from graphopt.errors import CompileError
 from graphopt.ir import (
     Constant,
     Dim,
+    DType,
     Expr,
     Graph,
     Node,
     TensorType,
     Value,
+    clone,
+    copy_nodes,
     print_graph,
+    sym,
     symbols,
 )
-from graphopt.ir.clone import copy_nodes
 
-__all__ = ["KernelCall", "Plan", "PlanBuilder"]
+__all__ = ["KernelCall", "Plan", "PlanBuilder", "bound_symbols", "interpreted", "new_symbols"]
 
 PLAN_VERSION = 1
 _ALIGN = 64
+# Ops of this domain are step kernels of the runtime, or group, view and shape.
+_NATIVE_DOMAIN = "graphopt.cpu"
+# Constants above this many elements are operands of a host step, not part of its text.
+_HOST_INLINE = 16
 
 
 class KernelCall(Protocol):
@@ -218,7 +223,7 @@ class PlanBuilder:
         return steps
 
     def _step(self, node: Node, bound: set[str]) -> dict[str, Any]:
-        if node.op.domain == DOMAIN:
+        if node.op.domain == _NATIVE_DOMAIN:
             if node.op.name == "group":
                 return self._object(node)
             if node.op.name == "view":
@@ -280,14 +285,20 @@ class PlanBuilder:
         raise CompileError(f"an attribute of type {type(value).__name__} cannot go into a plan")
 
     def _host(self, node: Node) -> dict[str, Any]:
-        inputs = _operands_and_captures(node)
-        self.host_nodes.append(_single_node_text(node, inputs))
+        graph, operands = _single_node(node)
+        self.host_nodes.append(print_graph(graph, inline_elements=None))
         return {
             "kind": "host",
             "node": len(self.host_nodes) - 1,
-            "inputs": self._inputs(inputs),
+            "inputs": [self._host_operand(operand) for operand in operands],
             "outputs": self._outputs(node),
         }
+
+    def _host_operand(self, operand: Value | Constant) -> int | None:
+        if isinstance(operand, Value):
+            return self._id(operand)
+        holder = Graph("constants").add_constant(operand, "host_constant")
+        return self._id(holder)
 
     def _region(self, region: Graph, bound: set[str]) -> list[dict[str, Any]]:
         return self._steps(region, bound)
@@ -410,13 +421,108 @@ def _operands_and_captures(node: Node) -> list[Value]:
     return list(found)
 
 
-def _single_node_text(node: Node, inputs: Sequence[Value]) -> str:
-    """The text of a graph that holds this node alone; its inputs are ``inputs``."""
+def _single_node(node: Node) -> tuple[Graph, list[Value | Constant]]:
+    """A graph that holds this node alone, and what its inputs are."""
+    operands: list[Value | Constant] = list(_operands_and_captures(node))
     graph = Graph("host")
     mapping: dict[Value, Value] = {}
-    for value in inputs:
+    for value in operands:
+        assert isinstance(value, Value)
         mapping[value] = graph.add_input(value.name, value.type)
     copy_nodes([node], graph, mapping)
     for value in node.outputs:
         graph.add_output(mapping[value])
-    return print_graph(graph)
+    return graph, operands + _hoist_constants(graph)
+
+
+def _hoist_constants(graph: Graph) -> list[Value | Constant]:
+    """Makes every large constant, those of regions included, an input of ``graph``."""
+    regions = [graph, *(region for node in graph.walk() for region in node.regions)]
+    hoisted: list[Value | Constant] = []
+    for region in regions:
+        for value in list(region.constants.values()):
+            constant = value.constant
+            assert constant is not None
+            if constant.numel <= _HOST_INLINE or constant.type.dtype is DType.STRING:
+                continue
+            new = graph.add_input(graph.fresh_name(value.name + ".host"), value.type)
+            graph.replace_all_uses(value, new)
+            region.erase_constant(value)
+            hoisted.append(constant)
+    return hoisted
+
+
+def interpreted(graph: Graph) -> Plan:
+    """A plan of one step: the reference interpreter runs the whole graph.
+
+    Raises CompileError when an input or output is not a tensor with a flat form.
+    """
+    for value in (*graph.inputs, *graph.outputs):
+        if not isinstance(value.type, TensorType) or value.type.dtype is DType.STRING:
+            raise CompileError(f"'{value.name}' is {value.type}: artifacts hold plain tensors")
+        if value.type.shape is None:
+            raise CompileError(f"the rank of '{value.name}' is not known")
+    whole = clone(graph)
+    builder = PlanBuilder(graph, _no_kernel)
+    bound = bound_symbols(graph)
+    for name in sorted(bound):
+        builder._slot(name)
+    ids: list[int | None] = [builder._value(value, "input") for value in graph.inputs]
+    count = len(graph.inputs)
+    ids += [builder._host_operand(constant) for constant in _hoist_constants(whole)]
+    outputs, binds = [], []
+    for k, (value, name) in enumerate(zip(graph.outputs, graph.output_names, strict=True)):
+        shape: list[Dim] = []
+        for axis, dim in enumerate(value.tensor.shape or ()):
+            if symbols(dim) <= bound:
+                shape.append(dim)
+                continue
+            symbol = f"out{k}_{axis}"
+            builder._slot(symbol)
+            shape.append(sym(symbol))
+            binds.append([k, axis, builder.slots[symbol]])
+        result = Value(f"{name}.result", TensorType(value.tensor.dtype, tuple(shape)), graph)
+        outputs.append({"name": name, "value": builder._value(result, "temp")})
+    step: dict[str, Any] = {
+        "kind": "host",
+        "node": 0,
+        "inputs": ids,
+        "outputs": [item["value"] for item in outputs],
+        "name": graph.name,
+    }
+    if binds:
+        step["binds"] = binds
+    document = {
+        "version": PLAN_VERSION,
+        "symbols": list(builder.slots),
+        "dims": builder.dims.table,
+        "values": builder.values,
+        "inputs": ids[:count],
+        "outputs": outputs,
+        "steps": [step],
+        "objects": {},
+    }
+    return Plan(document, builder.weights, [print_graph(whole, inline_elements=None)])
+
+
+def _no_kernel(node: Node) -> KernelCall:
+    raise CompileError(f"{node!r} has no kernel")
+
+
+def bound_symbols(graph: Graph) -> set[str]:
+    """Symbols that the inputs of a graph bind: those that stand alone as an axis."""
+    found: set[str] = set()
+    for value in graph.inputs:
+        if isinstance(value.type, TensorType):
+            for dim in value.type.shape or ():
+                if not isinstance(dim, int) and dim.is_symbol:
+                    found |= symbols(dim)
+    return found
+
+
+def new_symbols(node: Node, bound: set[str]) -> set[str]:
+    """Symbols in the node's output types that nothing before it binds."""
+    found: set[str] = set()
+    for value in node.outputs:
+        found |= _symbols_of(value)
+    return found - bound
