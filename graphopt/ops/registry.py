@@ -29,6 +29,9 @@ _FAMILIES = (
     "graphopt.ops.attention",
     "graphopt.ops.quantize",
     "graphopt.ops.quantized_linear",
+    "graphopt.ops.losses",
+    "graphopt.ops.sampling",
+    "graphopt.ops.regions",
 )
 # ONNX writes its own domain in two ways.
 _DEFAULT_DOMAINS = frozenset({"", "ai.onnx"})

@@ -19,7 +19,14 @@ from graphopt.ops.registry import register
 from graphopt.ops.schema import attr_specs, cost_of
 from graphopt.ops.window import numbers
 
-__all__ = ["AxisPlan", "plan_axis", "scale_fraction", "scaled_size"]
+__all__ = [
+    "AxisPlan",
+    "keys_cubic",
+    "plan_axis",
+    "saturated",
+    "scale_fraction",
+    "scaled_size",
+]
 
 
 def scale_fraction(scale: float) -> tuple[int, int]:
@@ -92,7 +99,7 @@ def _nearest(x: Array, mode: str) -> Array:
     raise ValueError(f"nearest_mode is '{mode}'")
 
 
-def _cubic(distance: Array, a: float) -> Array:
+def keys_cubic(distance: Array, a: float) -> Array:
     """The cubic convolution kernel of Keys (IEEE 1163711, equation 4)."""
     d = np.abs(distance)
     near = ((a + 2) * d - (a + 3)) * d * d + 1
@@ -114,7 +121,7 @@ def _weights(x: Array, mode: str, scale: float, antialias: bool, a: float) -> tu
     if mode == "linear":
         weights = np.clip(1 - np.abs(distance), 0, 1)
     else:
-        weights = _cubic(distance, a)
+        weights = keys_cubic(distance, a)
     if antialias:
         weights = weights / weights.sum(axis=1, keepdims=True)
     return index, weights
@@ -267,7 +274,7 @@ def _evaluate(
             roi=ends,
         )
         y = _apply(y, axis, plan, ctx.attr("extrapolation_value"))
-    return _saturated(y, x.dtype)
+    return saturated(y, x.dtype)
 
 
 def _apply(x: Array, axis: int, plan: AxisPlan, extrapolation: float) -> Array:
@@ -283,7 +290,7 @@ def _apply(x: Array, axis: int, plan: AxisPlan, extrapolation: float) -> Array:
     return y
 
 
-def _saturated(y: Array, dtype: np.dtype[Any]) -> Array:
+def saturated(y: Array, dtype: np.dtype[Any]) -> Array:
     """``y`` in the storage type; for integers rounded to nearest even and clamped."""
     if y.dtype == dtype:
         return y
