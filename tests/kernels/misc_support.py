@@ -30,7 +30,9 @@ SPELLED = {
 def kernel_name(op_type: str) -> str:
     """TopK -> top_k."""
     spelled = SPELLED.get(op_type)
-    return spelled or re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", op_type).lower()
+    return (
+        spelled or re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", op_type).lower()
+    )
 
 
 def node_attributes(node: onnx.NodeProto) -> dict[str, Any]:
@@ -188,6 +190,4 @@ def assert_close(
         np.testing.assert_array_equal(actual, expected)
     else:
         wide = np.float64 if expected.dtype.kind != "c" else np.complex128
-        np.testing.assert_allclose(
-            actual.astype(wide), expected.astype(wide), rtol=rtol, atol=atol
-        )
+        np.testing.assert_allclose(actual.astype(wide), expected.astype(wide), rtol=rtol, atol=atol)

@@ -67,7 +67,9 @@ def layer(
     return operands
 
 
-def outputs_of(op: str, operands: list[np.ndarray | None], layout: int = 0) -> list[tuple[str, Any]]:
+def outputs_of(
+    op: str, operands: list[np.ndarray | None], layout: int = 0
+) -> list[tuple[str, Any]]:
     x, _, r = operands[:3]
     assert x is not None and r is not None
     directions, hidden = r.shape[0], r.shape[2]
@@ -202,9 +204,7 @@ def test_activation(name: str) -> None:
         attrs["activation_alpha"] = alphas
     if betas:
         attrs["activation_beta"] = betas
-    y, _ = run(
-        "RNN", [x.reshape(1, -1, 1), w, r], [("float32", [1, 1, x.size, 1]), None], **attrs
-    )
+    y, _ = run("RNN", [x.reshape(1, -1, 1), w, r], [("float32", [1, 1, x.size, 1]), None], **attrs)
     alpha = np.float32(alphas[0] if alphas else 0).astype(np.float64)
     beta = np.float32(betas[0] if betas else 0).astype(np.float64)
     with np.errstate(over="ignore"):
@@ -267,7 +267,9 @@ def test_other_float_types(op: str, dtype: Any, rtol: float) -> None:
 
 
 @pytest.mark.parametrize("op", GATES)
-@pytest.mark.parametrize(("steps", "batch", "inputs", "hidden"), [(0, 2, 3, 4), (2, 0, 3, 4), (2, 2, 0, 4)])
+@pytest.mark.parametrize(
+    ("steps", "batch", "inputs", "hidden"), [(0, 2, 3, 4), (2, 0, 3, 4), (2, 2, 0, 4)]
+)
 def test_empty(op: str, steps: int, batch: int, inputs: int, hidden: int) -> None:
     operands = layer(op, steps, batch, inputs, hidden)
     outputs = [np.full(shape, 7, np.float32) for _, shape in outputs_of(op, operands)]
