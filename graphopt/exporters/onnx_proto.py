@@ -83,8 +83,10 @@ def _add_dim(shape: Any, dim: Dim) -> None:
         entry.dim_param = str(dim)
 
 
-def attribute_proto(name: str, value: Any, graph: Callable[[Graph], Any] | None = None) -> Any:
-    """The AttributeProto of an attribute. ``graph`` converts regions.
+def attribute_proto(
+    name: str, value: Any, graph: Callable[[Graph], Any] | None = None, kind: str = ""
+) -> Any:
+    """The AttributeProto of an attribute. ``graph`` converts regions, ``kind`` is the schema's.
 
     Raises UnsupportedError for a value that ONNX attributes cannot hold.
     """
@@ -92,7 +94,9 @@ def attribute_proto(name: str, value: Any, graph: Callable[[Graph], Any] | None 
 
     kinds = onnx.AttributeProto
     proto = onnx.AttributeProto(name=name)
-    if isinstance(value, bool | int | np.integer):
+    if kind == "f" and isinstance(value, int | float | np.number):
+        proto.type, proto.f = kinds.FLOAT, float(value)
+    elif isinstance(value, bool | int | np.integer):
         proto.type, proto.i = kinds.INT, int(value)
     elif isinstance(value, float | np.floating):
         proto.type, proto.f = kinds.FLOAT, float(value)
@@ -111,7 +115,7 @@ def attribute_proto(name: str, value: Any, graph: Callable[[Graph], Any] | None 
         proto.type = kinds.GRAPH
         proto.g.CopyFrom(graph(value))
     elif isinstance(value, tuple | list):
-        _list_attribute(proto, value)
+        _list_attribute(proto, value, kind)
     else:
         raise UnsupportedError(
             f"attribute '{name}' is a {type(value).__name__}, which ONNX has no form for"
@@ -119,11 +123,13 @@ def attribute_proto(name: str, value: Any, graph: Callable[[Graph], Any] | None 
     return proto
 
 
-def _list_attribute(proto: Any, values: Sequence[Any]) -> None:
+def _list_attribute(proto: Any, values: Sequence[Any], kind: str) -> None:
     import onnx
 
     kinds = onnx.AttributeProto
-    if all(isinstance(v, int | np.integer) for v in values):
+    if not values and kind in ("floats", "strings", "tensors"):
+        proto.type = {"floats": kinds.FLOATS, "strings": kinds.STRINGS}.get(kind, kinds.TENSORS)
+    elif kind != "floats" and all(isinstance(v, int | np.integer) for v in values):
         proto.type = kinds.INTS
         proto.ints.extend(int(v) for v in values)
     elif all(isinstance(v, int | float | np.number) for v in values):
@@ -148,12 +154,18 @@ def node_proto(
     *,
     name: str = "",
     graph: Callable[[Graph], Any] | None = None,
+    kinds: Mapping[str, str] | None = None,
 ) -> Any:
-    """The NodeProto of one operation; attributes in the order of their names."""
+    """The NodeProto of one operation; attributes in the order of their names.
+
+    ``kinds`` are the attributes' kinds by name, where the value alone does not tell (``f`` for an
+    int, an empty list).
+    """
     import onnx
 
     proto = onnx.NodeProto(op_type=op, domain=domain, name=name, input=inputs, output=outputs)
     for key in sorted(attrs):
         if attrs[key] is not None:
-            proto.attribute.append(attribute_proto(key, attrs[key], graph))
+            kind = (kinds or {}).get(key, "")
+            proto.attribute.append(attribute_proto(key, attrs[key], graph, kind))
     return proto

@@ -200,4 +200,3 @@ def _metadata(model: Any, graph: Graph, opsets: Mapping[str, int]) -> None:
     for domain, version in sorted(opsets.items()):
         graph.metadata[f"onnx.opset.{domain}" if domain else "onnx.opset"] = str(version)
     graph.doc = text(model.graph.doc_string)
-

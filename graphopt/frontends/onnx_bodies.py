@@ -32,14 +32,11 @@ def check_exists(draft: Draft) -> None:
     """Raises ModelError for an op of the ONNX domain that no opset has."""
     if _schema(draft) is None:
         raise ModelError(
-            f"node '{draft.label}': the ONNX domain has no op '{draft.op}' "
-            f"in opset {draft.version}"
+            f"node '{draft.label}': the ONNX domain has no op '{draft.op}' in opset {draft.version}"
         )
 
 
-def inline_schema_body(
-    importer: Importer, draft: Draft, frame: Frame
-) -> Sequence[Value] | None:
+def inline_schema_body(importer: Importer, draft: Draft, frame: Frame) -> Sequence[Value] | None:
     """Inlines the body that ONNX gives for the op; None when it gives none.
 
     All nodes of the body have the origin of the call.
@@ -59,9 +56,7 @@ def inline_schema_body(
     for name, spec in schema.attributes.items():
         if name not in attrs and spec.default_value.type:
             attrs.update(importer.attrs.convert([spec.default_value], draft.label, None, frame))
-    return importer.inline(
-        function, draft.inputs, attrs, draft.n_outputs, draft.build.graph, inner
-    )
+    return importer.inline(function, draft.inputs, attrs, draft.n_outputs, draft.build.graph, inner)
 
 
 def _body(schema: Any, draft: Draft) -> Any | None:
@@ -77,9 +72,7 @@ def _body(schema: Any, draft: Draft) -> Any | None:
     names = [f"i{k}" if v is not None else "" for k, v in enumerate(draft.inputs)]
     outputs = [f"o{k}" if wanted else "" for k, wanted in enumerate(draft.wanted)]
     node = node_proto(draft.op, draft.domain, names, outputs, attrs)
-    types = [
-        type_proto(v.type).SerializeToString() if v is not None else b"" for v in draft.inputs
-    ]
+    types = [type_proto(v.type).SerializeToString() if v is not None else b"" for v in draft.inputs]
     versions = [v for v in schema.context_dependent_function_opset_versions]
     encoded = schema.get_context_dependent_function_with_opset_version(
         max(versions), node.SerializeToString(), types
@@ -87,5 +80,3 @@ def _body(schema: Any, draft: Draft) -> Any | None:
     if not encoded:
         return None
     return onnx.FunctionProto.FromString(encoded)
-
-

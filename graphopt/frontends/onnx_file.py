@@ -2,12 +2,11 @@
 
 The protobuf library copies every byte of a message. So the file is scanned first, field by field,
 for the raw data of large initializers; those bytes are left out of what the library parses and are
-used in place. The wire format: https://protobuf.dev/programming-guides/encoding/.
+used in place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,20 @@ import numpy as np
 
 from graphopt.errors import ModelError, missing_extra
 from graphopt.frontends.onnx_tensor import Slot, TensorReader
+from graphopt.frontends.onnx_wire import (
+    GRAPH_OF_MODEL,
+    INITIALIZER_OF_GRAPH,
+    RAW_DATA_OF_TENSOR,
+    WireError,
+    fields,
+    tag,
+    varint,
+)
 
 __all__ = ["ModelFile", "open_model"]
 
 # Raw data shorter than this stays in the protobuf.
 _MIN_SLOT_BYTES = 1 << 12
-_GRAPH_OF_MODEL = 7
-_INITIALIZER_OF_GRAPH = 5
-_RAW_DATA_OF_TENSOR = 9
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-
-
-class _WireError(Exception):
-    """The bytes are not what the scanner understands; the protobuf library shall judge."""
 
 
 @dataclass
@@ -80,7 +80,7 @@ def _parse(data: np.ndarray[Any, Any], reader: TensorReader) -> ModelFile:
     slots: dict[int, Slot] = {}
     try:
         slim: Any = _without_weights(view, slots)
-    except _WireError:
+    except WireError:
         slots.clear()
         slim = view
     try:
@@ -96,10 +96,10 @@ def _without_weights(view: memoryview, slots: dict[int, Slot]) -> bytes:
     """The message less the raw data of large initializers, which ``slots`` gets by position."""
     pieces: list[bytes | memoryview] = []
     position = 0
-    for number, start, body, end in _fields(view, 0, len(view)):
-        if number == _GRAPH_OF_MODEL and body is not None:
+    for number, start, body, end in fields(view, 0, len(view)):
+        if number == GRAPH_OF_MODEL and body is not None:
             graph, position = _slim_graph(view, body, end, position, slots)
-            pieces += [_tag(_GRAPH_OF_MODEL), _varint(sum(map(len, graph))), *graph]
+            pieces += [tag(GRAPH_OF_MODEL), varint(sum(map(len, graph))), *graph]
         else:
             pieces.append(view[start:end])
     return b"".join(pieces)
@@ -110,8 +110,8 @@ def _slim_graph(
 ) -> tuple[list[bytes | memoryview], int]:
     pieces: list[bytes | memoryview] = []
     copied = begin  # everything before is in `pieces`
-    for number, start, body, stop in _fields(view, begin, end):
-        if number != _INITIALIZER_OF_GRAPH or body is None:
+    for number, start, body, stop in fields(view, begin, end):
+        if number != INITIALIZER_OF_GRAPH or body is None:
             continue
         if stop - body >= _MIN_SLOT_BYTES:
             tensor, slot = _slim_tensor(view, body, stop)
@@ -119,7 +119,7 @@ def _slim_graph(
                 slots[position] = slot
                 pieces.append(view[copied:start])
                 size = sum(map(len, tensor))
-                pieces += [_tag(_INITIALIZER_OF_GRAPH), _varint(size), *tensor]
+                pieces += [tag(INITIALIZER_OF_GRAPH), varint(size), *tensor]
                 copied = stop
         position += 1
     pieces.append(view[copied:end])
@@ -131,62 +131,11 @@ def _slim_tensor(
 ) -> tuple[list[bytes | memoryview], Slot | None]:
     pieces: list[bytes | memoryview] = []
     slot = None
-    for number, start, body, stop in _fields(view, begin, end):
-        if number == _RAW_DATA_OF_TENSOR and body is not None:
+    for number, start, body, stop in fields(view, begin, end):
+        if number == RAW_DATA_OF_TENSOR and body is not None:
             slot = Slot(body, stop - body)  # the last one counts
         else:
             pieces.append(view[start:stop])
     if slot is not None and slot.nbytes < _MIN_SLOT_BYTES:
         slot = None
     return pieces, slot
-
-
-def _fields(
-    view: memoryview, position: int, end: int
-) -> Iterator[tuple[int, int, int | None, int]]:
-    """(field number, start, start of the body if it is length-delimited, end), one a field."""
-    while position < end:
-        start = position
-        key, position = _read_varint(view, position, end)
-        wire = key & 7
-        body = None
-        if wire == _VARINT:
-            _, position = _read_varint(view, position, end)
-        elif wire == _BYTES:
-            length, position = _read_varint(view, position, end)
-            body = position
-            position += length
-        elif wire == _FIXED32:
-            position += 4
-        elif wire == _FIXED64:
-            position += 8
-        else:
-            raise _WireError
-        if position > end:
-            raise _WireError
-        yield key >> 3, start, body, position
-
-
-def _read_varint(view: memoryview, position: int, end: int) -> tuple[int, int]:
-    value = shift = 0
-    while position < end and shift < 64:
-        byte = view[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-    raise _WireError
-
-
-def _varint(value: int) -> bytes:
-    result = bytearray()
-    while value >= 0x80:
-        result.append(value & 0x7F | 0x80)
-        value >>= 7
-    result.append(value)
-    return bytes(result)
-
-
-def _tag(number: int) -> bytes:
-    return _varint(number << 3 | _BYTES)

@@ -353,5 +353,3 @@ def _named(values: Sequence[Value], draft: Draft) -> Sequence[Value]:
 def constants_of(values: Sequence[Value]) -> Iterator[Constant]:
     """Constants among ``values``."""
     return (v.constant for v in values if v.constant is not None)
-
-

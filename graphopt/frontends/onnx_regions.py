@@ -148,9 +148,7 @@ def _loop_body(
             names = [v.name for v in region.inputs[len(fixed) : len(fixed) + len(carried)]]
             last = attempt == _ATTEMPTS - 2
             merge = _Merge(draft, tops, unknown=last)
-            general = [
-                merge(a, b.type, n) for a, b, n in zip(carried, results, names, strict=True)
-            ]
+            general = [merge(a, b.type, n) for a, b, n in zip(carried, results, names, strict=True)]
             if general == carried:
                 draft.attrs["body"] = region
                 keep()

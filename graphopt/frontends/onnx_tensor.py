@@ -7,6 +7,7 @@ are first looked at.
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ Array = np.ndarray[Any, Any]
 MAX_DENSE_BYTES = 1 << 30
 # Contents up to this many bytes are read at once; larger ones when first looked at.
 _EAGER_BYTES = 1 << 12
+_CHUNK = 1 << 24
 _EXTERNAL = 1
 _PACKED = {DType.I4, DType.U4, DType.F4E2M1, DType.I2, DType.U2}
 # Types whose stored bytes are not their bytes in memory: any byte but 0 is true.
@@ -186,13 +188,17 @@ class TensorReader:
         needed = _stored_bytes(dtype, math.prod(shape))
         if raw.size != needed:
             raise fail(f"{dtype}{list(shape)} takes {needed} bytes, but it has {raw.size}")
-        if dtype not in _DECODED and raw.size > _EAGER_BYTES:
-            # A view of the file's pages: nothing is read yet.
-            return Constant(_view(raw, dtype, shape))
         if raw.size <= _EAGER_BYTES:
             return Constant(_decode(np.array(raw), dtype, shape))
-        type = TensorType(dtype, shape)
-        return Constant(None, type=type, load=lambda: _decode(raw, dtype, shape))
+        aligned = raw.ctypes.data % dtype.numpy.alignment == 0
+        if aligned and dtype not in _DECODED:
+            # A view of the file's pages: nothing is read yet.
+            return Constant(raw.view(dtype.numpy).reshape(shape))
+
+        def load() -> Array:
+            return _decode(_copy(raw), dtype, shape)
+
+        return Constant(None, type=TensorType(dtype, shape), load=load)
 
 
 def _shape(dims: Any, fail: Callable[[str], ModelError]) -> tuple[int, ...]:
@@ -211,11 +217,21 @@ def _stored_bytes(dtype: DType, count: int) -> int:
     return -(-count * dtype.bits // 8)
 
 
-def _view(raw: Array, dtype: DType, shape: tuple[int, ...]) -> Array:
-    target = dtype.numpy
-    if raw.ctypes.data % target.alignment:
-        raw = np.array(raw)
-    return raw.view(target).reshape(shape)
+def _copy(raw: Array) -> Array:
+    """A copy of mapped bytes; pages that were read are let go, so that memory holds them once."""
+    base: Any = raw
+    while base is not None and not isinstance(base, np.memmap):
+        base = base.base
+    result = np.empty(raw.size, np.uint8)
+    first = 0 if base is None else raw.ctypes.data - base.ctypes.data
+    for begin in range(0, raw.size, _CHUNK):
+        end = min(begin + _CHUNK, raw.size)
+        result[begin:end] = raw[begin:end]
+        if base is not None and hasattr(mmap, "MADV_DONTNEED"):
+            page = (first + begin) // mmap.PAGESIZE * mmap.PAGESIZE
+            # Pages shared with the neighbours are read anew when they are needed.
+            base._mmap.madvise(mmap.MADV_DONTNEED, page, first + end - page)
+    return result
 
 
 def _decode(raw: Array, dtype: DType, shape: tuple[int, ...]) -> Array:
@@ -224,7 +240,7 @@ def _decode(raw: Array, dtype: DType, shape: tuple[int, ...]) -> Array:
         return _unpack(raw, dtype, count).reshape(shape)
     if dtype is DType.BOOL:
         return (raw != 0).reshape(shape)
-    return _view(raw, dtype, shape)
+    return raw.view(dtype.numpy).reshape(shape)
 
 
 def _unpack(raw: Array, dtype: DType, count: int) -> Array:

@@ -57,9 +57,7 @@ def prelu_7(draft: Draft) -> None:
     slope = draft.tensor(1)
     if rank is None or rank <= 2 or slope.rank != 1 or slope.shape == (1,):
         return
-    draft.inputs[1] = draft.build.Unsqueeze(
-        draft.value(1), draft.ints(range(1, rank - 1), "axes")
-    )
+    draft.inputs[1] = draft.build.Unsqueeze(draft.value(1), draft.ints(range(1, rank - 1), "axes"))
 
 
 @step(7, "Gemm")

@@ -136,6 +136,3 @@ def drop_empty_operands(draft: Draft) -> None:
     for index in (1, 2, 3):
         if _empty(draft.input(index)):
             draft.inputs[index] = None
-
-
-
