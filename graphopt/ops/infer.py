@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.ir.dim import Dim, Expr, bcast
+from graphopt.ir.dim import Dim, Expr, bcast, symbols
 from graphopt.ir.dtype import DType
 from graphopt.ir.op import InferContext
 from graphopt.ir.types import OptionalType, SequenceType, TensorType, Type, static_shape
@@ -25,6 +25,7 @@ __all__ = [
     "broadcast",
     "broadcast_shapes",
     "fresh_shape",
+    "instantiate",
     "known",
     "known_ints",
     "map_known",
@@ -238,3 +239,20 @@ def require_equal(ctx: InferContext, a: Dim, b: Dim, what: str) -> None:
     """Fails when ``a`` and ``b`` are numbers that differ; symbols are left to the run."""
     if isinstance(a, int) and isinstance(b, int) and a != b:
         ctx.fail(f"{what}: {a} is not {b}")
+
+
+# ---- types that leave a scope ----
+
+
+def instantiate(ctx: InferContext, found: Type, stale: Callable[[str], bool], hint: str) -> Type:
+    """``found`` with a fresh size for every size that reads a symbol which is ``stale`` here."""
+    if isinstance(found, SequenceType):
+        return SequenceType(instantiate(ctx, found.element, stale, hint))
+    if isinstance(found, OptionalType):
+        return OptionalType(instantiate(ctx, found.element, stale, hint))
+    if found.shape is None:
+        return found
+    dims = tuple(
+        ctx.fresh(hint) if any(stale(name) for name in symbols(dim)) else dim for dim in found.shape
+    )
+    return TensorType(found.dtype, dims)

@@ -19,6 +19,12 @@ _FAMILIES = (
     "graphopt.ops.shape",
     "graphopt.ops.movement",
     "graphopt.ops.gather",
+    "graphopt.ops.pad",
+    "graphopt.ops.select",
+    "graphopt.ops.stochastic",
+    "graphopt.ops.strings",
+    "graphopt.ops.control",
+    "graphopt.ops.containers",
     "graphopt.ops.linear",
     "graphopt.ops.conv",
     "graphopt.ops.pool",
@@ -32,6 +38,9 @@ _FAMILIES = (
     "graphopt.ops.losses",
     "graphopt.ops.sampling",
     "graphopt.ops.regions",
+    "graphopt.ops.signal",
+    "graphopt.ops.tfidf",
+    "graphopt.ops.training",
 )
 # ONNX writes its own domain in two ways.
 _DEFAULT_DOMAINS = frozenset({"", "ai.onnx"})
