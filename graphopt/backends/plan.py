@@ -63,6 +63,12 @@ class Plan:
     weights: list[Any]
     host_nodes: list[str]
 
+    def weight_pieces(self) -> list[Any]:
+        """The bytes of the weights, piece by piece; packed weights are made one at a time."""
+        return [
+            np.ascontiguousarray(p.array) if isinstance(p, Constant) else p for p in self.weights
+        ]
+
     def to_json(self) -> bytes:
         """The canonical text."""
         return json.dumps(self.document, separators=(",", ":"), sort_keys=True).encode()

@@ -1,0 +1,139 @@
+"""The CPU backend: from a CORE graph to a plan, packed weights and object code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from graphopt.backends.base import Backend, Compiled, Target, Unavailable
+from graphopt.backends.cpu.fuse_epilogue import FuseEpilogue
+from graphopt.backends.cpu.fuse_groups import FuseGroups, classify
+from graphopt.backends.cpu.lower_dense import LowerDense
+from graphopt.backends.cpu.lower_native import LowerNative, refusal
+from graphopt.backends.cpu.lower_views import LowerViews
+from graphopt.backends.cpu.ops import DOMAIN
+from graphopt.backends.plan import PlanBuilder, interpreted
+from graphopt.errors import OptionError
+from graphopt.ir import DType, Graph, Node, TensorType, Value
+from graphopt.passes import parse_pipeline
+from graphopt.rewrite import Pass, PassContext, Pipeline, Refusal
+
+__all__ = ["LEVELS", "CpuBackend"]
+
+# ISA levels of generated code by their short names.
+LEVELS = {"v2": "x86-64-v2", "v3": "x86-64-v3", "v4": "x86-64-v4"}
+_CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
+
+
+class CpuBackend(Backend):
+    """x86-64: C++ kernels with prepacked weights, and code generated through TVM."""
+
+    name: ClassVar[str] = "cpu"
+    summary: ClassVar[str] = "x86-64, AVX2 and AVX-512: own kernels and generated code"
+    options: ClassVar[Mapping[str, str]] = {
+        "levels": "ISA levels of generated code, joined by '+' (v2, v3, v4; default v3+v4)",
+    }
+
+    def probe(self) -> Unavailable | None:
+        """The code generator must be installed."""
+        from importlib.util import find_spec
+
+        if find_spec("tvm") is None:
+            return Unavailable(
+                "apache-tvm is not installed", "`pip install graphopt[cpu]` brings it"
+            )
+        return None
+
+    def levels(self, target: Target) -> list[str]:
+        """ISA levels that generated code is made for. Raises OptionError."""
+        result = []
+        for short in target.option("levels", "v3+v4").split("+"):
+            if short not in LEVELS:
+                raise OptionError(
+                    f"there is no ISA level '{short}' (there are: {', '.join(LEVELS)})"
+                )
+            result.append(LEVELS[short])
+        return result
+
+    def supports(self, node: Node, target: Target) -> Refusal | None:
+        """Asks by lowering a graph of this node alone."""
+        if node.op.domain == DOMAIN or node.is_a("If") or node.op.name in _CONTROL_FLOW:
+            return None
+        if classify(node) is not None:
+            return None
+        reason = refusal(node)
+        return None if reason is None else Refusal(reason, node)
+
+    def pipeline(self, target: Target) -> Pipeline:
+        """Dense kernels first, then layout, epilogues, views, groups, and what is left."""
+        clean = parse_pipeline("fold-constants,simplify,merge-common,eliminate-dead").passes
+        layout = parse_pipeline("sink-transposes").passes
+        lowering: tuple[Pass, ...] = (
+            LowerDense(),
+            *layout,
+            *clean,
+            FuseEpilogue(),
+            LowerViews(),
+            *parse_pipeline("eliminate-dead").passes,
+            FuseGroups(),
+            LowerNative(),
+            *parse_pipeline("eliminate-dead").passes,
+        )
+        return Pipeline(lowering)
+
+    def build(self, graph: Graph, target: Target, ctx: PassContext) -> Compiled:
+        """Generates code for all groups at once, then lays out the plan."""
+        from graphopt.codegen import KernelRequest, compile_kernels
+
+        if not _flat(graph):
+            return _interpreted(graph)
+        levels = self.levels(target)
+        groups = [n for n in graph.walk() if n.op.domain == DOMAIN and n.op.name == "group"]
+        compiled = compile_kernels([KernelRequest(node) for node in groups], levels)
+        kernels = dict(zip(groups, compiled.kernels, strict=True))
+        objects = {level: f"objects/{level}.o" for level in levels} if groups else {}
+        plan = PlanBuilder(graph, kernels.__getitem__).build(objects)
+        result = Compiled(members={"plan": plan.to_json(), "weights": plan.weight_pieces()})
+        for level, member in objects.items():
+            result.members[member] = compiled.objects[level]
+        if plan.host_nodes:
+            result.members["host.json"] = json.dumps(plan.host_nodes).encode()
+        result.fallbacks = [(n, self._why(n, target)) for n in graph.walk() if _hosted(n)]
+        result.notes = {"kernels": len(set(k.symbol for k in compiled.kernels))}
+        return result
+
+    def _why(self, node: Node, target: Target) -> str:
+        refused = self.supports(node, target)
+        return str(refused) if refused is not None else "it is not lowered in this form"
+
+
+def _hosted(node: Node) -> bool:
+    return node.op.domain != DOMAIN and node.op.name not in _CONTROL_FLOW
+
+
+def _flat(graph: Graph) -> bool:
+    """True when every value is a tensor of known rank with a flat form in memory."""
+    values: list[Value] = [*graph.inputs, *graph.constants.values(), *graph.outputs]
+    for node in graph.walk():
+        values.extend(node.outputs)
+        for region in node.regions:
+            values.extend((*region.inputs, *region.constants.values()))
+    return all(
+        isinstance(v.type, TensorType)
+        and v.type.dtype is not DType.STRING
+        and v.type.shape is not None
+        for v in values
+    )
+
+
+def _interpreted(graph: Graph) -> Compiled:
+    """Graphs with sequences, optionals, strings or unknown ranks run in the interpreter."""
+    plan = interpreted(graph)
+    members: dict[str, Any] = {
+        "plan": plan.to_json(),
+        "weights": plan.weight_pieces(),
+        "host.json": json.dumps(plan.host_nodes).encode(),
+    }
+    reason = "the model holds values that are not tensors of known rank"
+    return Compiled(members=members, fallbacks=[(node, reason) for node in graph])

@@ -1,0 +1,208 @@
+"""From a model to an artifact: read, optimize, lower, build, check, save."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from graphopt import __version__
+from graphopt.api import to_graph
+from graphopt.backends import Backend, Compiled, Target, find
+from graphopt.errors import (
+    GraphoptError,
+    OptionError,
+    ToolchainError,
+    UnsupportedError,
+    VerificationError,
+)
+from graphopt.ir import Graph, clone, print_graph
+from graphopt.passes.pipelines import level
+from graphopt.rewrite import PassContext, Pipeline
+from graphopt.runtime.artifact import Artifact
+
+__all__ = ["FallbackWarning", "Report", "compile", "compile_graph"]
+
+PRECISIONS = ("fp32",)
+
+
+class FallbackWarning(UserWarning):
+    """A node that no backend can lower runs in the reference interpreter, slowly."""
+
+
+@dataclass
+class Report:
+    """What a compile did: passes with their times, fallbacks, and the check's result."""
+
+    passes: list[str] = field(default_factory=list)
+    edits: dict[str, int] = field(default_factory=dict)
+    fallbacks: list[dict[str, Any]] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+    verification: dict[str, Any] | None = None
+
+
+def compile(
+    model: Any,
+    target: str | Target = "cpu",
+    *,
+    precision: str = "fp32",
+    output: str | PathLike[str] | None = None,
+    input_shapes: Mapping[str, Sequence[int | str]] | None = None,
+    optimize: str = "O2",
+    verify: bool = True,
+    inputs: Mapping[str, Any] | None = None,
+    strict: bool = False,
+    ctx: PassContext | None = None,
+) -> Artifact:
+    """Compiles a model and returns the artifact, saved to ``output`` when given.
+
+    ``model`` is an ONNX path, bytes, ModelProto, or a Graph. ``input_shapes`` fixes or renames
+    dimensions. ``verify`` runs source and artifact on ``inputs`` (random ones if none are given)
+    and compares. ``strict`` makes a node that falls back to the interpreter an error.
+
+    Raises ModelError, OptionError, UnsupportedError (strict), ToolchainError, CompileError,
+    VerificationError, ArtifactError (``output`` cannot be written).
+    """
+    if precision not in PRECISIONS:
+        raise OptionError(
+            f"there is no precision '{precision}' (there are: {', '.join(PRECISIONS)})"
+        )
+    source = to_graph(model, input_shapes=input_shapes)
+    artifact = compile_graph(source, target, optimize=optimize, strict=strict, ctx=ctx)
+    if verify:
+        result = check(model, source, artifact, inputs)
+        artifact = Artifact({**artifact.manifest, "verification": result}, artifact.members)
+    if output is not None:
+        artifact.save(output)
+    return artifact
+
+
+def compile_graph(
+    source: Graph,
+    target: str | Target = "cpu",
+    *,
+    optimize: str = "O2",
+    strict: bool = False,
+    ctx: PassContext | None = None,
+) -> Artifact:
+    """Compiles a SOURCE graph, which is left as it is. Nothing is checked or saved."""
+    target = Target.parse(target) if isinstance(target, str) else target
+    backend = find(target.kind)
+    backend.check_options(target)
+    unavailable = backend.probe()
+    if unavailable is not None:
+        raise ToolchainError(f"target '{target}': {unavailable}")
+    ctx = ctx or PassContext()
+    ctx.target = target
+    graph = clone(source)
+    pipeline = Pipeline((*level(optimize).passes, *backend.pipeline(target).passes))
+    if not isinstance(level(optimize), Pipeline):
+        raise OptionError(f"bad optimization level '{optimize}'")
+    pipeline(graph, ctx)
+    compiled = backend.build(graph, target, ctx)
+    _report_fallbacks(compiled, backend, strict)
+    report = Report(
+        passes=list(ctx.ran),
+        edits={f"{p}/{r}": n for (p, r), n in sorted(ctx.log.counts().items())},
+        fallbacks=[
+            {"node": n.name, "op": n.op.qualified, "reason": r} for n, r in compiled.fallbacks
+        ],
+        notes=compiled.notes,
+    )
+    members: dict[str, Any] = dict(compiled.members)
+    members["report.json"] = json.dumps(report.__dict__, sort_keys=True, indent=1).encode()
+    members["graph.gir"] = print_graph(graph).encode()
+    return Artifact(_manifest(source, target, pipeline), members)
+
+
+def _report_fallbacks(compiled: Compiled, backend: Backend, strict: bool) -> None:
+    if not compiled.fallbacks:
+        return
+    shown = [
+        f"'{n.name or n.output.name}' ({n.op.qualified}: {r})" for n, r in compiled.fallbacks[:5]
+    ]
+    more = len(compiled.fallbacks) - len(shown)
+    text = (
+        f"{len(compiled.fallbacks)} node(s) that '{backend.name}' cannot lower: {', '.join(shown)}"
+    )
+    text += f" and {more} more" if more else ""
+    if strict:
+        raise UnsupportedError(text)
+    warnings.warn(f"the reference interpreter runs {text}", FallbackWarning, stacklevel=4)
+
+
+def _manifest(graph: Graph, target: Target, pipeline: Pipeline) -> dict[str, Any]:
+    return {
+        "graphopt_version": __version__,
+        "name": graph.name,
+        "target": str(target),
+        "pipeline": str(pipeline),
+        "inputs": [{"name": v.name, "type": str(v.type)} for v in graph.inputs],
+        "outputs": [
+            {"name": name, "type": str(v.type)}
+            for v, name in zip(graph.outputs, graph.output_names, strict=True)
+        ],
+        "metadata": dict(sorted(graph.metadata.items())),
+    }
+
+
+def check(
+    model: Any, source: Graph, artifact: Artifact, inputs: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Runs source model and artifact on the same inputs; returns the errors measured.
+
+    Raises VerificationError naming the worst output when one is outside its tolerance.
+    """
+    from graphopt.runtime import load
+    from graphopt.verify import compare, find_oracle
+
+    oracle = find_oracle(model, source)
+    found = _runnable(oracle, source, inputs)
+    if found is None:
+        return {
+            "skipped": "the source model runs on none of the inputs tried; pass inputs of your own"
+        }
+    inputs, expected = found
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "check.gopt"
+        artifact.save(path)
+        actual = load(path).run(inputs)
+    results = compare(actual, expected)
+    worst = max(results, key=lambda c: c.error / c.tolerance if c.tolerance else c.error)
+    if not all(c.ok for c in results):
+        bad = next(c for c in results if not c.ok)
+        raise VerificationError(
+            f"output '{bad.name}' differs from {oracle.name} by a relative error of {bad.error:.3g} "
+            f"(allowed {bad.tolerance:.3g})"
+        )
+    return {
+        "oracle": oracle.name,
+        "worst_output": worst.name,
+        "relative_error": float(f"{worst.error:.3g}"),
+        "tolerance": worst.tolerance,
+    }
+
+
+def _runnable(
+    oracle: Any, source: Graph, inputs: Mapping[str, Any] | None
+) -> tuple[Mapping[str, Any], dict[str, Any]] | None:
+    """Inputs on which the source model runs, with its outputs."""
+    from graphopt.verify import default_sizes, random_inputs
+
+    if inputs is not None:
+        return inputs, oracle.run(inputs)
+    for sizes in default_sizes(source):
+        try:
+            candidate = random_inputs(source, sizes)
+            return candidate, oracle.run(candidate)
+        except GraphoptError:
+            continue
+        except Exception:
+            # The oracle is somebody else's engine: any refusal means "not these sizes".
+            continue
+    return None

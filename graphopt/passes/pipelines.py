@@ -1,0 +1,27 @@
+"""Named orders of passes, as data."""
+
+from __future__ import annotations
+
+from graphopt.errors import OptionError
+from graphopt.passes import parse_pipeline
+from graphopt.rewrite import Pipeline
+
+__all__ = ["LEVELS", "level"]
+
+_CLEAN = "fold-constants,simplify,merge-common,eliminate-dead"
+
+LEVELS = {
+    "O0": "",
+    "O1": f"repeat[4]({_CLEAN})",
+    "O2": f"repeat[4]({_CLEAN},fold-affine,decompose,fuse-activation)",
+}
+
+
+def level(name: str) -> Pipeline:
+    """The pipeline called ``name``. Raises OptionError."""
+    spec = LEVELS.get(name)
+    if spec is None:
+        raise OptionError(
+            f"there is no optimization level '{name}' (there are: {', '.join(LEVELS)})"
+        )
+    return parse_pipeline(spec)

@@ -1,0 +1,16 @@
+"""Checking that a compiled model still computes what the source model says."""
+
+from graphopt.verify.compare import TOLERANCES, Comparison, compare, relative_error
+from graphopt.verify.inputs import default_sizes, random_inputs
+from graphopt.verify.oracle import Oracle, find_oracle
+
+__all__ = [
+    "TOLERANCES",
+    "Comparison",
+    "Oracle",
+    "compare",
+    "default_sizes",
+    "find_oracle",
+    "random_inputs",
+    "relative_error",
+]
