@@ -227,6 +227,10 @@ void bind_kernels(nb::module_& m) {
         "Weights [Cout, Cin/group, k...] as the conv step reads them.");
   m.def("pack_conv_transpose", &pack_conv_transpose_array, "w"_a, "group"_a = 1,
         "Weights [Cin, Cout/group, k...] as the conv_transpose step reads them.");
+  m.def("packed_conv_size", &packed_conv_size, "cout"_a, "cin_per_group"_a, "taps"_a, "group"_a,
+        "Number of floats that pack_conv makes.");
+  m.def("packed_conv_transpose_size", &packed_conv_transpose_size, "cin"_a, "cout_per_group"_a, "taps"_a, "group"_a,
+        "Number of floats that pack_conv_transpose makes.");
 #endif
 }
 
