@@ -10,7 +10,9 @@ says what runs the model: ``cpu`` (the default) compiles it, ``reference`` inter
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -130,9 +132,22 @@ def _runner(graph: Graph, target: str) -> Runner:
         from graphopt.ops.interpreter import run_graph
 
         return lambda values: run_graph(graph, values)
-    from graphopt.compiler import compile_in_process
+    from graphopt.compiler import compile_graph
+    from graphopt.runtime import load
 
-    return compile_in_process(graph, target)
+    artifact = compile_graph(graph, target)
+    with tempfile.TemporaryDirectory(prefix="graphopt-") as folder:
+        path = Path(folder) / "model.gopt"
+        artifact.save(path)
+        # The mapping keeps the file's contents when its name goes.
+        session = load(path)
+    inputs, outputs = [v.name for v in graph.inputs], graph.output_names
+
+    def run(values: list[Any]) -> list[Any]:
+        results = session.run(dict(zip(inputs, values, strict=True)))
+        return [results[name] for name in outputs]
+
+    return run
 
 
 def _type_of(value: Any) -> Any:

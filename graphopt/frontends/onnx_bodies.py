@@ -73,7 +73,7 @@ def _body(schema: Any, draft: Draft) -> Any | None:
     outputs = [f"o{k}" if wanted else "" for k, wanted in enumerate(draft.wanted)]
     node = node_proto(draft.op, draft.domain, names, outputs, attrs)
     types = [type_proto(v.type).SerializeToString() if v is not None else b"" for v in draft.inputs]
-    versions = [v for v in schema.context_dependent_function_opset_versions]
+    versions = list(schema.context_dependent_function_opset_versions)
     encoded = schema.get_context_dependent_function_with_opset_version(
         max(versions), node.SerializeToString(), types
     )

@@ -72,11 +72,11 @@ def open_model(source: Any) -> ModelFile:
 
 def _parse(data: np.ndarray[Any, Any], reader: TensorReader) -> ModelFile:
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     if data.size == 0:
         raise ModelError(f"{reader.label}: is empty")
-    view = memoryview(data)
+    view = data.data
     slots: dict[int, Slot] = {}
     try:
         slim: Any = _without_weights(view, slots)

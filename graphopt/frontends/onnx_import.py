@@ -8,7 +8,7 @@ from typing import Any
 
 from graphopt import ops
 from graphopt.errors import ModelError, UnsupportedError
-from graphopt.frontends.onnx_attrs import AttrReader, Subgraph, check_attrs
+from graphopt.frontends.onnx_attrs import AttrReader, check_attrs
 from graphopt.frontends.onnx_draft import Draft, steps_after
 from graphopt.frontends.onnx_order import sorted_nodes
 from graphopt.frontends.onnx_tensor import Slot, TensorReader, text
@@ -235,6 +235,10 @@ class Importer:
             from graphopt.frontends.onnx_regions import control_flow
 
             return control_flow(self, op, draft)
+        if any(spec.kind == "g" for spec in op.attrs.values()):
+            from graphopt.frontends.onnx_regions import declared_regions
+
+            declared_regions(self, draft)
         return self.add(op, draft)
 
     def add(self, op: OpDef, draft: Draft, types: Sequence[Type] | None = None) -> Sequence[Value]:
@@ -254,14 +258,14 @@ class Importer:
         An output without a declared type is taken for a tensor of the first operand's element
         type, of unknown rank.
         """
-        from graphopt.frontends.onnx_regions import opaque_regions
+        from graphopt.frontends.onnx_regions import declared_regions
 
         op = ops.get(draft.op, draft.domain)
         if op.domain in _DEFAULT_DOMAINS:
             from graphopt.frontends.onnx_bodies import check_exists
 
             check_exists(draft)
-        opaque_regions(self, draft)
+        declared_regions(self, draft)
         first = next((v for v in draft.inputs if v is not None), None)
         guess: Type | None = None
         if first is not None and isinstance(first.type, TensorType):

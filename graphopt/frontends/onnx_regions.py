@@ -33,7 +33,7 @@ from graphopt.ir import (
 if TYPE_CHECKING:
     from graphopt.frontends.onnx_import import Importer
 
-__all__ = ["control_flow", "opaque_regions"]
+__all__ = ["control_flow", "declared_regions"]
 
 _ATTEMPTS = 5
 
@@ -67,8 +67,8 @@ def control_flow(importer: Importer, op: OpDef, draft: Draft) -> Sequence[Value]
     return importer.add(op, draft)
 
 
-def opaque_regions(importer: Importer, draft: Draft) -> None:
-    """Graph attributes of an op that graphopt does not know, typed as they declare."""
+def declared_regions(importer: Importer, draft: Draft) -> None:
+    """Builds graph attributes whose inputs have the types that they declare."""
     for name, value in draft.attrs.items():
         if not isinstance(value, Subgraph):
             continue
@@ -180,7 +180,7 @@ class _Merge:
             return OptionalType(self(a.element, inner, name))
         if isinstance(b, OptionalType):
             return OptionalType(self(a, b.element, name))
-        self.draft.fail(f"its body takes '{name}' as {a} but yields {b}")
+        return self.draft.fail(f"its body takes '{name}' as {a} but yields {b}")
 
     def tensors(self, a: TensorType, b: TensorType, name: str) -> TensorType:
         if a.dtype is not b.dtype:

@@ -56,8 +56,8 @@ class TensorReader:
     """Turns TensorProtos into constants.
 
     ``data`` is the model file as bytes (mapped), ``slots`` say where the raw data of tensors that
-    were taken out of the protobuf lies, by ``id`` of the initializer's position. ``folder`` is where
-    external data may lie: None when the model came as bytes.
+    were taken out of the protobuf lies, by the initializer's position. ``folder`` is where
+    external data may lie, None when the model came as bytes; ``roots`` bound it, links resolved.
     """
 
     label: str
@@ -222,15 +222,16 @@ def _copy(raw: Array) -> Array:
     base: Any = raw
     while base is not None and not isinstance(base, np.memmap):
         base = base.base
-    result = np.empty(raw.size, np.uint8)
+    mapping: Any = None if base is None else getattr(base, "_mmap", None)
+    result: Array = np.empty(raw.size, np.uint8)
     first = 0 if base is None else raw.ctypes.data - base.ctypes.data
     for begin in range(0, raw.size, _CHUNK):
         end = min(begin + _CHUNK, raw.size)
         result[begin:end] = raw[begin:end]
-        if base is not None and hasattr(mmap, "MADV_DONTNEED"):
+        if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
             page = (first + begin) // mmap.PAGESIZE * mmap.PAGESIZE
             # Pages shared with the neighbours are read anew when they are needed.
-            base._mmap.madvise(mmap.MADV_DONTNEED, page, first + end - page)
+            mapping.madvise(mmap.MADV_DONTNEED, page, first + end - page)
     return result
 
 

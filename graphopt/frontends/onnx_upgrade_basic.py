@@ -34,7 +34,7 @@ def selu_6(draft: Draft) -> None:
     "Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less",
 )  # fmt: skip
 def broadcast_7(draft: Draft) -> None:
-    """Before: operand 1 is stretched to operand 0 when ``broadcast`` is set, aligned at ``axis``."""
+    """Before: operand 1 is stretched to operand 0 if ``broadcast`` is set, aligned at ``axis``."""
     broadcast = draft.pop_int("broadcast", 0)
     axis = draft.attrs.pop("axis", None)
     if not broadcast or axis is None:

@@ -135,7 +135,7 @@ def upsample_10(draft: Draft) -> None:
 
 @step(11, "Resize")
 def resize_11(draft: Draft) -> list[Value] | None:
-    """Before: coordinates divide by the factor; nearest rounds down when growing, up when shrinking."""
+    """Before: coordinates divide by the factor; nearest rounds down to grow, up to shrink."""
     x, scales = draft.value(0), draft.value(1)
     mode = draft.pop_str("mode", "nearest")
     draft.attrs = {"mode": mode, "coordinate_transformation_mode": "asymmetric"}
