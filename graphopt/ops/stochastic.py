@@ -117,8 +117,9 @@ def _evaluate_multinomial(ctx: EvalContext, logits: Array) -> Array:
     bound = np.cumsum(weight, axis=1)
     drawn = _generator(ctx).uniform(size=(logits.shape[0], ctx.attr("sample_size")))
     drawn = drawn * bound[:, -1:]
-    result = (drawn[:, :, None] >= bound[:, None, :]).sum(axis=2)
-    return np.minimum(result, logits.shape[1] - 1).astype(DType(ctx.attr("dtype")).numpy)
+    found = (drawn[:, :, None] >= bound[:, None, :]).sum(axis=2)
+    result: Array = np.minimum(found, logits.shape[1] - 1)
+    return result.astype(DType(ctx.attr("dtype")).numpy)
 
 
 register(
@@ -147,7 +148,7 @@ def _evaluate_dropout(
         return x, np.ones(x.shape, dtype=np.bool_)
     if not 0 <= share < 1:
         ctx.fail(f"the ratio is {share}, not in [0, 1)")
-    mask = _generator(ctx).uniform(0, 1.0, x.shape) >= share
+    mask = np.asarray(_generator(ctx).uniform(0, 1.0, x.shape) >= share)
     return (precise(x) * mask / (1 - share)).astype(x.dtype), mask
 
 
