@@ -4,6 +4,7 @@
 //
 // -c takes other weights in every run, as a model that is larger than the cache does.
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -151,6 +152,31 @@ Case gemm(int64_t m, int64_t n, int64_t k) {
           true};
 }
 
+// A square convolution with "same" padding, floor((size + stride - 1) / stride) outputs a side.
+Case conv(int64_t size, int64_t cin, int64_t cout, int64_t kernel, int64_t stride, int64_t group = 1) {
+  Attrs attrs;
+  const int64_t out = (size + stride - 1) / stride;
+  const int64_t pad = (kernel - 1) / 2;
+  attrs.set("kernel_shape", std::vector<int64_t>{kernel, kernel});
+  attrs.set("strides", std::vector<int64_t>{stride, stride});
+  attrs.set("pads", std::vector<int64_t>{pad, pad, pad, pad});
+  attrs.set("group", group);
+  attrs.set("cin", cin);
+  attrs.set("cout", cout);
+  attrs.set("activation", std::string("relu"));
+  const auto packed = static_cast<int64_t>(packed_conv_size(cout, cin / group, kernel * kernel, group));
+  std::string name = "conv " + std::to_string(size) + "x" + std::to_string(size) + " " + std::to_string(cin) + "->" +
+                     std::to_string(cout) + " k" + std::to_string(kernel) + " s" + std::to_string(stride);
+  if (group > 1) name += " g" + std::to_string(group);
+  return {name,
+          "conv",
+          attrs,
+          {{1, size, size, cin}, {packed}, {cout}},
+          {1, out, out, cout},
+          2.0 * static_cast<double>(out * out * cout * (cin / group) * kernel * kernel),
+          true};
+}
+
 std::vector<Case> all_cases() {
   std::vector<Case> cases;
   for (const auto& [m, n, k] : {std::array<int64_t, 3>{128, 768, 768},
@@ -175,6 +201,46 @@ std::vector<Case> all_cases() {
                                 {1024, 1024, 1024}}) {
     cases.push_back(gemm(m, n, k));
   }
+  for (const auto& [size, cin, cout, kernel, stride] : {std::array<int64_t, 5>{224, 3, 64, 7, 2},
+                                                        {224, 3, 32, 3, 2},
+                                                        {224, 3, 64, 3, 1},
+                                                        {224, 64, 64, 3, 1},
+                                                        {112, 128, 128, 3, 1},
+                                                        {56, 64, 64, 3, 1},
+                                                        {28, 128, 128, 3, 1},
+                                                        {14, 256, 256, 3, 1},
+                                                        {7, 512, 512, 3, 1},
+                                                        {56, 128, 128, 3, 2},
+                                                        {28, 256, 256, 3, 2},
+                                                        {14, 512, 512, 3, 2},
+                                                        {28, 512, 512, 3, 1},
+                                                        {56, 64, 256, 1, 1},
+                                                        {56, 256, 64, 1, 1},
+                                                        {56, 256, 512, 1, 2},
+                                                        {14, 1024, 256, 1, 1},
+                                                        {14, 1024, 2048, 1, 2},
+                                                        {7, 2048, 512, 1, 1},
+                                                        {112, 32, 16, 1, 1},
+                                                        {112, 16, 96, 1, 1},
+                                                        {56, 24, 144, 1, 1},
+                                                        {7, 160, 960, 1, 1}}) {
+    cases.push_back(conv(size, cin, cout, kernel, stride));
+  }
+  for (const auto& [size, channels, kernel, stride] : {std::array<int64_t, 4>{112, 32, 3, 1},
+                                                       {112, 96, 3, 2},
+                                                       {56, 144, 3, 1},
+                                                       {28, 192, 3, 1},
+                                                       {28, 240, 5, 1},
+                                                       {14, 576, 3, 1},
+                                                       {14, 480, 5, 1},
+                                                       {14, 672, 5, 2},
+                                                       {7, 960, 3, 1},
+                                                       {7, 1152, 5, 1},
+                                                       {56, 96, 7, 1}}) {
+    cases.push_back(conv(size, channels, channels, kernel, stride, channels));
+  }
+  cases.push_back(conv(56, 128, 128, 3, 1, 32));
+  cases.push_back(conv(14, 512, 512, 3, 1, 32));
   return cases;
 }
 

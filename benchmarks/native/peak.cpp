@@ -31,6 +31,8 @@ inline Vector fma(Vector a, Vector b, Vector c) { return a * b + c; }
 
 double fma_flops(int64_t steps) {
   Vector a0 = set(1), a1 = a0, a2 = a0, a3 = a0, a4 = a0, a5 = a0, a6 = a0, a7 = a0, a8 = a0, a9 = a0;
+  // Opaque, so that the compiler doesn't see ten times the same chain.
+  asm volatile("" : "+x"(a0), "+x"(a1), "+x"(a2), "+x"(a3), "+x"(a4), "+x"(a5), "+x"(a6), "+x"(a7), "+x"(a8), "+x"(a9));
   Vector b = set(0.999F);
   Vector c = set(1e-9F);
   for (int64_t i = 0; i < steps; ++i) {

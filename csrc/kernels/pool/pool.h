@@ -1,0 +1,36 @@
+// The pooling micro-kernel: one line of outputs of a float32 channels-last tensor.
+#pragma once
+
+#include <cstdint>
+
+namespace graphopt {
+
+enum class PoolOp : uint8_t {
+  kMax,  // of nothing: -inf; NaN wins
+  kAverage,
+  kSumOfMagnitudes,  // LpPool with p = 1
+  kRootOfSquares,    // and with p = 2
+};
+
+// The input lines that a line of outputs sees are given by pointer, without those in the padding.
+struct PoolLine {
+  const float* const* lines;  // first position, first channel
+  int64_t line_count;
+  int64_t columns_in;
+  float* y;
+  int64_t columns;
+  int64_t channels;  // floats from a position to the next one
+  int64_t channel_begin;
+  int64_t channel_end;
+  int64_t kernel;  // along the line, as the next three
+  int64_t stride;
+  int64_t dilation;
+  int64_t begin;          // padding
+  const float* divisors;  // kAverage: of each column
+};
+
+struct PoolKernels {
+  void (*line)(PoolOp op, const PoolLine& line);
+};
+
+}  // namespace graphopt

@@ -1,0 +1,10 @@
+#include "kernels/dense/simd_portable.h"
+// The vectors come first.
+#include "kernels/pool/pool_impl.h"
+
+namespace graphopt {
+
+extern const PoolKernels pool_kernels_portable;
+constinit const PoolKernels pool_kernels_portable = {pool_line};
+
+}  // namespace graphopt
