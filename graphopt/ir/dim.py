@@ -13,6 +13,7 @@ Every symbol stands for a size, so it is at least 0; nothing is assumed beyond t
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Union
@@ -286,7 +287,10 @@ def _floordiv(a: Dim, b: Dim) -> Dim:
         rest = _make({m: c % b for m, c in a.terms})
         if isinstance(rest, int):
             return quotient + rest // b
-        return quotient + _nested_floordiv(rest, b)
+        # (k*r) // (k*b) == r // b.
+        common = math.gcd(b, *(c for _, c in rest.terms))
+        rest = Expr({m: c // common for m, c in rest.terms})
+        return quotient + _nested_floordiv(rest, b // common)
     if a == 0:
         return 0
     exact = _exact_quotient(a, b)

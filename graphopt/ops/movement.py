@@ -226,10 +226,13 @@ def slice_length(size: Dim, start: Dim, end: Dim, step: int) -> Dim:
 
 
 def _stop(end: Dim, size: Dim) -> Dim:
+    # Below 0 it need not be cut off: what starts at 0 or later then has no elements either way.
+    if is_nonnegative(-end - 1):
+        return end + size
     if end == size - 1:
         # Of size 0 that is -1, which wraps around to what counts as nothing too.
         return end
-    return dim_min(dim_max(_wrapped(end, size), 0), size)
+    return dim_min(_wrapped(end, size), size)
 
 
 def _slice_axes(ctx: InferContext, rank: int) -> tuple[int, ...] | None:
@@ -271,8 +274,20 @@ def _slice_contents(ctx: InferContext, axes: Sequence[int], steps: Sequence[int]
         return
     index = [slice(None)] * contents.ndim
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        index[axis] = slice(start, end, step)
+        index[axis] = _bounds(start, end, step, contents.shape[axis])
     set_known(ctx, contents[tuple(index)], ctx.dtype(0))
+
+
+def _bounds(start: int, end: int, step: int, size: int) -> slice:
+    """The slice as the specification clamps it. A start too far in front counts as 0, also when
+    stepping backward: there Python would take nothing."""
+    start = start + size if start < 0 else start
+    if step > 0:
+        return slice(max(start, 0), max(end + size if end < 0 else end, 0), step)
+    start = min(max(start, 0), size - 1)
+    end = max(end + size if end < 0 else end, -1)
+    # An end of -1 means "through the first": Python writes that as None.
+    return slice(max(start, 0), None if end == -1 else end, step)
 
 
 def _evaluate_slice(
@@ -287,11 +302,9 @@ def _evaluate_slice(
     where = range(count) if axes is None else axes.ravel().tolist()
     stride = [1] * count if steps is None else steps.ravel().tolist()
     index = [slice(None)] * x.ndim
-    for axis, start, end, step in zip(
-        where, starts.ravel().tolist(), ends.ravel().tolist(), stride, strict=True
-    ):
-        # Python clamps and wraps as ONNX does, a very negative end included.
-        index[axis] = slice(start, end, step)
+    bounds = zip(where, starts.ravel().tolist(), ends.ravel().tolist(), stride, strict=True)
+    for axis, start, end, step in bounds:
+        index[axis] = _bounds(start, end, step, x.shape[axis])
     return x[tuple(index)].copy()
 
 
