@@ -41,6 +41,9 @@ _FAMILIES = (
     "graphopt.ops.signal",
     "graphopt.ops.tfidf",
     "graphopt.ops.training",
+    "graphopt.ops.ml_features",
+    "graphopt.ops.ml_linear",
+    "graphopt.ops.ml_trees",
 )
 # ONNX writes its own domain in two ways.
 _DEFAULT_DOMAINS = frozenset({"", "ai.onnx"})
