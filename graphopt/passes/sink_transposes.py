@@ -4,6 +4,9 @@
 Softmax, Slice, Pad, Squeeze, Unsqueeze and Resize, with axes and constants renamed; two transposes
 in a row become one, and none when they compose to the identity.
 
+A transpose moves only where that can pay: past an op that is its only reader, into a reduction, or
+towards another transpose that undoes it. Residual streams with many readers stay as they are.
+
 Sound: each of these ops treats axes alike, so renaming axes before and after is the same function;
 elements are moved, never computed differently. A transpose is made real again in front of the first
 reader that cannot take the renamed axes, once a value.
@@ -65,6 +68,7 @@ class _Sinker:
         self.made: dict[tuple[Value, Perm], Value] = {}
         self.moved: list[Node] = []
         self.changed = False
+        self.wanted = _demand(graph)
 
     def run(self) -> bool:
         for node in self.graph.nodes:
@@ -77,10 +81,9 @@ class _Sinker:
         if node.is_a("Transpose"):
             self.transpose(node)
             return
-        if not any(v in self.state for v in node.inputs if v is not None):
-            return
-        handler = _handler(node)
-        if handler is None:
+        carried = [v for v in node.inputs if v is not None and v in self.state]
+        handler = _handler(node) if carried else None
+        if handler is None or not self.pays(node, carried):
             return
         result = handler(self, node)
         if result is None:
@@ -90,6 +93,13 @@ class _Sinker:
             self.state[old] = (new, perm)
         self.moved.append(node)
         self.changed = True
+
+    def pays(self, node: Node, carried: Sequence[Value]) -> bool:
+        """True when moving past ``node`` costs nothing, or leads to a transpose that undoes it."""
+        if node.op.has(Trait.REDUCTION) or all(value.use_count == 1 for value in carried):
+            return True
+        wanted = self.wanted.get(node.output, set())
+        return any(inverse(self.state[value][1]) in wanted for value in carried)
 
     def transpose(self, node: Node) -> None:
         value = node.input(0)
@@ -172,6 +182,22 @@ class _Sinker:
             origin=node.origin,
             before=node,
         )
+
+
+def _demand(graph: Graph) -> dict[Value, set[Perm]]:
+    """Permutations that readers of each value apply to it, seen through ops that carry them."""
+    wanted: dict[Value, set[Perm]] = {}
+    for node in reversed(graph.nodes):
+        if node.is_a("Transpose"):
+            perms = {tuple(node.attr("perm") or ())}
+        elif _handler(node) is not None:
+            perms = set().union(*(wanted.get(value, ()) for value in node.outputs))
+        else:
+            continue
+        for value in node.inputs:
+            if value is not None and perms:
+                wanted.setdefault(value, set()).update(perms)
+    return wanted
 
 
 Handler = Callable[[_Sinker, Node], "list[State] | None"]
