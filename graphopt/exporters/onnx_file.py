@@ -1,4 +1,4 @@
-"""Writing ONNX files: weights stream from where they lie, and a file appears whole or not at all."""
+"""Writing ONNX files: weights stream from where they lie; a file appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _write_constant(constant: Constant, write: Write) -> None:
         write(raw_bytes(constant.array, dtype))
         return
     # No second copy where the memory is the file's form already.
-    flat = memoryview(np.ascontiguousarray(constant.array).reshape(-1).view(np.uint8))
+    flat = np.ascontiguousarray(constant.array).reshape(-1).view(np.uint8).data
     for begin in range(0, len(flat), _CHUNK):
         write(flat[begin : begin + _CHUNK])
 

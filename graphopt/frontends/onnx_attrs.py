@@ -75,7 +75,7 @@ class AttrReader:
             kind = present[0]
         raw = getattr(proto, kind)
         convert = self._converters(where, frame)[kind]
-        if kind in ("floats", "ints", "strings", "tensors"):
+        if kind.endswith("s") and kind != "s":
             return tuple(convert(item) for item in raw)
         if kind not in ("f", "i", "s") and not proto.HasField(kind):
             raise ModelError(f"{where} has no value")

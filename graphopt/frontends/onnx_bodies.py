@@ -21,7 +21,7 @@ def _schema(draft: Draft) -> Any | None:
     from onnx import defs
 
     newest = defs.onnx_opset_version()
-    version = newest if not draft.domain else draft.version
+    version = newest if not draft.domain else min(draft.version, 1 << 20)
     try:
         return defs.get_schema(draft.op, version, draft.domain)
     except defs.SchemaError:

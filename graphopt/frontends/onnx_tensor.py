@@ -220,11 +220,13 @@ def _stored_bytes(dtype: DType, count: int) -> int:
 def _copy(raw: Array) -> Array:
     """A copy of mapped bytes; pages that were read are let go, so that memory holds them once."""
     base: Any = raw
-    while base is not None and not isinstance(base, np.memmap):
+    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
         base = base.base
-    mapping: Any = None if base is None else getattr(base, "_mmap", None)
+    if not isinstance(base, np.memmap):
+        return np.array(raw)
+    mapping: Any = getattr(base, "_mmap", None)
     result: Array = np.empty(raw.size, np.uint8)
-    first = 0 if base is None else raw.ctypes.data - base.ctypes.data
+    first = raw.ctypes.data - base.ctypes.data
     for begin in range(0, raw.size, _CHUNK):
         end = min(begin + _CHUNK, raw.size)
         result[begin:end] = raw[begin:end]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from graphopt.frontends.onnx_draft import Draft, step
@@ -14,7 +16,7 @@ __all__: list[str] = []
     6,
     "Abs", "Ceil", "Elu", "Exp", "Floor", "HardSigmoid", "InstanceNormalization", "LeakyRelu",
     "Log", "Max", "Mean", "Min", "Neg", "PRelu", "Reciprocal", "Relu", "Sigmoid", "Sqrt", "Sum",
-    "Tanh", "Add", "Sub", "Mul", "Div", "BatchNormalization", "Dropout", "Clip",
+    "Tanh", "Add", "Sub", "Mul", "Div", "BatchNormalization", "Dropout",
 )  # fmt: skip
 def drop_consumed_inputs(draft: Draft) -> None:
     """Opset 1 let kernels say which operands they overwrite."""
@@ -81,17 +83,26 @@ def cast_6(draft: Draft) -> None:
     draft.attrs["to"] = int(codes[name.upper()])
 
 
+@step(6, "Clip")
+def clip_6(draft: Draft) -> None:
+    """An absent bound was none; now it is the extreme of f32."""
+    draft.attrs.pop("consumed_inputs", None)
+    draft.attrs.setdefault("min", -float("inf"))
+    draft.attrs.setdefault("max", float("inf"))
+
+
 @step(11, "Clip")
 def clip_11(draft: Draft) -> None:
-    """The bounds were attributes; from opset 6 on, absent ones are the extremes of f32."""
+    """The bounds were attributes, by default the extremes of f32."""
     dtype = draft.tensor(0).dtype
     extreme = float(np.finfo(np.float32).max)
     for index, (name, default) in enumerate((("min", -extreme), ("max", extreme)), start=1):
         given = name in draft.attrs
         bound = draft.pop_float(name, default)
         # f16 has no such extremes: its infinities pass in any case.
-        if given or (draft.version >= 6 and dtype in (DType.F32, DType.F64)):
-            draft.set_input(index, draft.scalar(bound, dtype, name))
+        if math.isinf(bound) or (not given and dtype not in (DType.F32, DType.F64)):
+            continue
+        draft.set_input(index, draft.scalar(bound, dtype, name))
 
 
 @step(13, "Softmax", "LogSoftmax", "Hardmax")

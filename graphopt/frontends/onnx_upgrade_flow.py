@@ -70,4 +70,7 @@ def constant_of(draft: Draft) -> Constant:
             is_bytes = isinstance(item, bytes)
             array[index] = item.decode("utf-8", "surrogateescape") if is_bytes else item
         return Constant(array.reshape(()) if name == "value_string" else array)
+    numbers = value if isinstance(value, tuple) else (value,)
+    if not all(isinstance(x, int | float) for x in numbers):
+        draft.fail(f"attribute '{name}' does not hold numbers")
     return Constant(np.array(value, kinds[name]))

@@ -55,7 +55,7 @@ def check(
             report.unexpected_failures[key] = f"{outcome.status}: {outcome.message}"
         if not quiet and sys.stderr.isatty():
             elapsed = time.monotonic() - started
-            print(f"\r{count}/{len(chosen)} {elapsed:.0f} s ", end="", file=sys.stderr)
+            sys.stderr.write(f"\r{count}/{len(chosen)} {elapsed:.0f} s ")
     return report
 
 
@@ -115,12 +115,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.target, pattern=options.filter, workers=options.workers,
         timeout=options.timeout, quiet=False,
     )  # fmt: skip
-    print()
-    print(_summary(report))
+    lines = ["", _summary(report)]
     for key, message in sorted(report.unexpected_failures.items()):
-        print(f"unexpected {message[:300]}\n    {key}")
-    for key in sorted(report.unexpected_passes):
-        print(f"unexpected pass\n    {key}")
+        lines.append(f"unexpected {message[:300]}\n    {key}")
+    lines += [f"unexpected pass\n    {key}" for key in sorted(report.unexpected_passes)]
+    sys.stdout.write("\n".join(lines) + "\n")
     if options.update:
         _update(report, whole=not options.filter)
         return 0

@@ -109,7 +109,7 @@ def run_all(
 
 
 def _collect(worker: _Worker, ready: bool, timeout: float, queue: list[int]) -> Outcome | None:
-    """The outcome of the worker's case; None (index kept) while it runs, None (cleared) to retry."""
+    """The outcome of the worker's case. None: it runs (index kept), or is to be retried."""
     assert worker.index is not None
     index, seconds = worker.index, time.monotonic() - worker.started
     if ready:
