@@ -26,6 +26,8 @@ from graphopt.rewrite import Pass, PassContext, record_edit
 __all__ = ["SinkTransposes", "compose", "inverse"]
 
 Perm = tuple[int, ...]
+# Wanted by reductions: what they leave is small, so any transpose before them is worth moving.
+_ANY: Perm = ()
 # What a value is: Transpose(source, perm).
 State = tuple[Value, Perm]
 
@@ -99,7 +101,7 @@ class _Sinker:
         if node.op.has(Trait.REDUCTION) or all(value.use_count == 1 for value in carried):
             return True
         wanted = self.wanted.get(node.output, set())
-        return any(inverse(self.state[value][1]) in wanted for value in carried)
+        return _ANY in wanted or any(inverse(self.state[v][1]) in wanted for v in carried)
 
     def transpose(self, node: Node) -> None:
         value = node.input(0)
@@ -190,6 +192,8 @@ def _demand(graph: Graph) -> dict[Value, set[Perm]]:
     for node in reversed(graph.nodes):
         if node.is_a("Transpose"):
             perms = {tuple(node.attr("perm") or ())}
+        elif node.op.has(Trait.REDUCTION):
+            perms = {_ANY}
         elif _handler(node) is not None:
             perms = set().union(*(wanted.get(value, ()) for value in node.outputs))
         else:
