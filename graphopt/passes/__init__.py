@@ -13,6 +13,7 @@ TABLE = PassTable(
         "fold-affine": "graphopt.passes.fold_affine:FoldAffine",
         "fold-constants": "graphopt.passes.fold_constants:FoldConstants",
         "fuse-activation": "graphopt.passes.fuse_activation:FuseActivation",
+        "fuse-layer-norm": "graphopt.passes.fuse_layer_norm:FuseLayerNorm",
         "merge-common": "graphopt.passes.merge_common:MergeCommon",
         "simplify": "graphopt.passes.simplify:Simplify",
         "sink-transposes": "graphopt.passes.sink_transposes:SinkTransposes",

@@ -13,7 +13,7 @@ _CLEAN = "fold-constants,simplify,merge-common,eliminate-dead"
 LEVELS = {
     "O0": "",
     "O1": f"repeat[4]({_CLEAN})",
-    "O2": f"repeat[4]({_CLEAN},fold-affine,decompose,fuse-activation)",
+    "O2": f"repeat[4]({_CLEAN},fold-affine,decompose,fuse-activation,fuse-layer-norm)",
 }
 
 
