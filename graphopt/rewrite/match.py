@@ -93,7 +93,9 @@ class Match:
 def match_node(pattern: NodePattern, node: Node) -> Match | Refusal:
     """Matches ``pattern`` with ``node`` as its root."""
     match = Match(node)
-    refusal = _match_op(pattern, node, match, root=True)
+    refusal = _match_op(pattern, node, match)
+    # Readers are checked last: one matched node may be read by another that is matched later.
+    refusal = refusal or _check_uses(match)
     return match if refusal is None else refusal
 
 
@@ -167,15 +169,11 @@ def _match_scalar(pattern: Scalar, value: Value, match: Match) -> Refusal | None
     return None
 
 
-def _match_op(pattern: NodePattern, node: Node, match: Match, root: bool = False) -> Refusal | None:
+def _match_op(pattern: NodePattern, node: Node, match: Match) -> Refusal | None:
     if node.op.name != pattern.op or node.op.domain != pattern.domain:
         return Refusal(lambda: f"expected {pattern.op}, found {node.op.qualified}", node)
     if node in match.nodes:
         return None
-    if not root:
-        refusal = _check_uses(pattern, node, match)
-        if refusal is not None:
-            return refusal
     for name, wanted in pattern.attrs.items():
         found = node.attr(name)
         accepted = wanted(found) if callable(wanted) else found == wanted
@@ -195,19 +193,23 @@ def _attr_reason(node: Node, name: str, wanted: Any, found: Any) -> Callable[[],
     return lambda: f"attribute {name} of {node.op.name} is {found}, not {wanted}"
 
 
-def _check_uses(pattern: NodePattern, node: Node, match: Match) -> Refusal | None:
-    if pattern.shared:
-        return None
-    for value in node.outputs:
-        if value.is_output:
-            return Refusal(lambda v=value: f"%{v.name} is an output of the graph", node)  # type: ignore[misc]
-        strangers = [u for u in value.users if u not in match.nodes]
-        if strangers:
-            return Refusal(
-                lambda v=value, s=strangers: f"%{v.name} is also read by {s[0]!r}",  # type: ignore[misc]
-                node,
-            )
+def _check_uses(match: Match) -> Refusal | None:
+    """Matched nodes other than the root must be read by matched nodes alone, or be kept."""
+    matched = set(match.nodes)
+    for node in match.nodes[1:]:
+        if node in match.kept:
+            continue
+        for value in node.outputs:
+            if value.is_output:
+                return Refusal(f"%{value.name} is an output of the graph", node)
+            strangers = [user for user in value.users if user not in matched]
+            if strangers:
+                return Refusal(_shared_reason(value, strangers[0]), node)
     return None
+
+
+def _shared_reason(value: Value, stranger: Node) -> Callable[[], str]:
+    return lambda: f"%{value.name} is also read by {stranger!r}"
 
 
 def _match_operands(pattern: NodePattern, node: Node, match: Match) -> Refusal | None:
