@@ -466,6 +466,8 @@ def _evaluate_reverse_sequence(ctx: EvalContext, x: Array, lengths: Array) -> Ar
     if {batch, time} != {0, 1}:
         ctx.fail(f"batch_axis {batch} and time_axis {time} are not 0 and 1")
     moved = np.moveaxis(x, (batch, time), (0, 1))
+    if lengths.size and not 0 <= lengths.min() <= lengths.max() <= moved.shape[1]:
+        ctx.fail(f"a length is not within the {moved.shape[1]} steps")
     result = moved.copy()
     for index, length in enumerate(lengths.tolist()):
         result[index, :length] = moved[index, :length][::-1]

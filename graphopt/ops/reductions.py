@@ -114,6 +114,7 @@ def _mean(x: Array, axes: tuple[int, ...], keepdims: bool) -> Any:
 
 
 def _log_sum_exp(x: Array, axes: tuple[int, ...], keepdims: bool) -> Any:
+    x = precise(x)
     peak = np.max(x, axis=axes, keepdims=True, initial=-np.inf)
     shift = np.where(np.isfinite(peak), peak, 0)
     total = np.log(np.sum(np.exp(x - shift), axis=axes, keepdims=True)) + shift
