@@ -112,22 +112,26 @@ class _Parser:
 
     def dims(self, close: str) -> tuple[Dim, ...]:
         """Comma-separated sizes up to ``close`` at depth 0."""
+        # Read as characters: `//` divides here, elsewhere it begins a comment.
         result: list[Dim] = []
-        begin, depth = self.start, 0
-        while not (depth == 0 and self.token == close):
-            if self.kind == "end":
+        begin = at = self.start
+        depth = 0
+        while not (depth == 0 and self.text.startswith(close, at)):
+            char = self.text[at : at + 1]
+            if char == "'":
+                at = self.text.find("'", at + 1)
+            if not char or at < 0:
                 self.fail(f"expected '{close}'")
-            if self.token in "([" and self.kind == "punct":
-                depth += 1
-            elif self.token in ")]" and self.kind == "punct":
-                depth -= 1
-            if self.token == "," and depth == 0:
-                result.append(self.dim(self.text[begin : self.start]))
-                begin = self.at
-            self.advance()
-        tail = self.text[begin : self.start].strip()
+            depth += (char in "([") - (char in ")]")
+            if char == "," and depth == 0:
+                result.append(self.dim(self.text[begin:at]))
+                begin = at + 1
+            at += 1
+        tail = self.text[begin:at].strip()
         if tail or result:
             result.append(self.dim(tail))
+        self.at = at
+        self.advance()
         return tuple(result)
 
     def dim(self, text: str) -> Dim:
