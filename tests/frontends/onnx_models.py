@@ -142,7 +142,7 @@ def functions() -> Any:
 
 
 def tensors() -> Any:
-    """Initializers in every form: typed fields, strings, sparse, packed, unused and listed as input."""
+    """Initializers in every form: typed fields, strings, sparse, packed, listed as input."""
     sparse = helper.make_sparse_tensor(
         numpy_helper.from_array(np.array([5.0, 7.0], np.float32), "sp"),
         numpy_helper.from_array(np.array([1, 3])), [4],

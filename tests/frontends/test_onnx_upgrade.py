@@ -171,7 +171,7 @@ def test_dropout_infers(opset: int) -> None:
 
 
 def test_dropout_mask_had_the_type_of_the_data() -> None:
-    y, mask = run("Dropout", 7, {"x": floats(3)}, n_outputs=2)
+    _, mask = run("Dropout", 7, {"x": floats(3)}, n_outputs=2)
     assert mask.dtype == np.float32
     np.testing.assert_array_equal(mask, 1)
     assert run("Dropout", 10, {"x": floats(3)}, n_outputs=2)[1].dtype == np.bool_

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ def _pairs() -> Iterator[tuple[Any, Any]]:
         table[schema.domain, schema.name].append(schema)
     for key in sorted(table):
         versions = sorted(table[key], key=lambda s: s.since_version)
-        yield from zip(versions, versions[1:], strict=False)
+        yield from pairwise(versions)
 
 
 def _default(attribute: Any) -> str:
