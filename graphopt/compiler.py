@@ -26,7 +26,7 @@ from graphopt.passes.pipelines import level
 from graphopt.rewrite import PassContext, Pipeline
 from graphopt.runtime.artifact import Artifact
 
-__all__ = ["FallbackWarning", "Report", "compile", "compile_graph"]
+__all__ = ["FallbackWarning", "Report", "compile", "compile_graph", "unsupported"]
 
 PRECISIONS = ("fp32",)
 
@@ -149,6 +149,32 @@ def _manifest(graph: Graph, target: Target, pipeline: Pipeline) -> dict[str, Any
         ],
         "metadata": dict(sorted(graph.metadata.items())),
     }
+
+
+def unsupported(
+    model: Any,
+    target: str | Target = "cpu",
+    *,
+    input_shapes: Mapping[str, Sequence[int | str]] | None = None,
+) -> list[dict[str, str]]:
+    """Every node that ``target`` would hand to the interpreter, with a reason and a proposal.
+
+    The model is compiled for real, so that what passes rewrite is judged as it ends up.
+    """
+    source = to_graph(model, input_shapes=input_shapes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FallbackWarning)
+        artifact = compile_graph(source, target)
+    report = json.loads(artifact.read("report.json"))
+    return [{**item, "proposal": _proposal(item)} for item in report["fallbacks"]]
+
+
+def _proposal(item: Mapping[str, str]) -> str:
+    if "graphopt does not define" in item["reason"]:
+        return "export the model without this custom op, or register an OpDef for it"
+    if "only known when the model runs" in item["reason"] or "rank" in item["reason"]:
+        return "fix the shape that it depends on with --input-shape"
+    return "it will run in the interpreter: correct, but slow"
 
 
 def check(

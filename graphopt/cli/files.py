@@ -1,0 +1,42 @@
+"""Writing result files: to a temporary name first, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphopt.errors import ArtifactError
+
+__all__ = ["save_npz", "save_text"]
+
+
+def save_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Writes arrays by name. Raises ArtifactError; nothing is left behind."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            np.savez(file, **{name: np.asarray(value) for name, value in arrays.items()})
+        temporary.replace(path)
+    except OSError as error:
+        raise ArtifactError(f"cannot write '{path}': {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def save_text(path: Path, text: str) -> None:
+    """Writes a text file. Raises ArtifactError; nothing is left behind."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise ArtifactError(f"cannot write '{path}': {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
