@@ -33,6 +33,10 @@ inline Vec load_first(const float* p, int count) {
   return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1U << count) - 1U), p)};
 }
 inline void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
+// Lane i is p[index[i]].
+inline Vec gather(const float* p, const int32_t* index) {
+  return {_mm512_i32gather_ps(_mm512_loadu_si512(index), p, 4)};
+}
 inline Vec splat(float x) { return {_mm512_set1_ps(x)}; }
 inline Vec add(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline Vec sub(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
@@ -102,6 +106,9 @@ inline Vec load_first(const float* p, int count) {
   return {_mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lane))};
 }
 inline void store(float* p, Vec a) { _mm256_storeu_ps(p, a.v); }
+inline Vec gather(const float* p, const int32_t* index) {
+  return {_mm256_i32gather_ps(p, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)), 4)};
+}
 inline Vec splat(float x) { return {_mm256_set1_ps(x)}; }
 inline Vec add(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
 inline Vec sub(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
@@ -171,6 +178,9 @@ inline Vec load_first(const float* p, int count) {
   return a;
 }
 inline void store(float* p, Vec a) { __builtin_memcpy(p, &a.v, sizeof(a.v)); }
+inline Vec gather(const float* p, const int32_t* index) {
+  return {Float4{p[index[0]], p[index[1]], p[index[2]], p[index[3]]}};
+}
 inline Vec splat(float x) { return {Float4{x, x, x, x}}; }
 inline Vec add(Vec a, Vec b) { return {a.v + b.v}; }
 inline Vec sub(Vec a, Vec b) { return {a.v - b.v}; }

@@ -1,0 +1,3 @@
+#include "kernels/resample/kernels_impl.h"
+
+GRAPHOPT_RESAMPLE_TABLE(kKernelsPortable)
