@@ -13,6 +13,8 @@ from graphopt.ir import Dim, DType, Graph, OptionalType, SequenceType, TensorTyp
 __all__ = ["Symbols", "convert_type", "symbol_name"]
 
 _SYMBOL = re.compile(r"[A-Za-z_][\w.$@:]*\Z", re.ASCII)
+# Some exporters write this for every size they do not know: it names none.
+_UNKNOWN = ("", "?")
 _FUNCTIONS = frozenset({"min", "max", "bcast", "ne1"})
 
 
@@ -63,7 +65,7 @@ def dim_params(type_proto: Any) -> Iterator[str]:
     kind = type_proto.WhichOneof("value")
     if kind in ("tensor_type", "sparse_tensor_type"):
         for dim in getattr(type_proto, kind).shape.dim:
-            if dim.WhichOneof("value") == "dim_param" and dim.dim_param:
+            if dim.WhichOneof("value") == "dim_param" and dim.dim_param not in _UNKNOWN:
                 yield text(dim.dim_param)
     elif kind in ("sequence_type", "optional_type"):
         yield from dim_params(getattr(type_proto, kind).elem_type)
@@ -107,6 +109,6 @@ def _dim(dim: Any, owner: str, axis: int, symbols: Symbols) -> Dim:
     kind = dim.WhichOneof("value")
     if kind == "dim_value" and dim.dim_value >= 0:
         return int(dim.dim_value)
-    if kind == "dim_param" and dim.dim_param:
+    if kind == "dim_param" and dim.dim_param not in _UNKNOWN:
         return symbols.named(text(dim.dim_param))
     return symbols.unnamed(owner, axis)

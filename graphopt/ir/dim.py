@@ -151,8 +151,34 @@ def bcast(a: Dim, b: Dim) -> Dim:
         return a
     if isinstance(b, int):
         return b
-    left, right = sorted((a, b), key=str)
-    return _atom("bcast", left, right)
+    return _bcast_all({*_operands_of("bcast", a), *_operands_of("bcast", b)})
+
+
+def _bcast_all(sizes: set[Dim]) -> Dim:
+    """Symbolic sizes broadcast together. Wherever that is possible at all, ``min(x, 8)`` beside
+    ``x`` adds nothing: the two are equal, or one of them is 1 and ``x`` is what they give."""
+    for size in sorted(sizes, key=str):
+        limits = [x for x in _operands_of("min", size) if x != size]
+        rest = [x for x in limits if x not in sizes]
+        if len(rest) < len(limits) and all(isinstance(x, int) and x >= 1 for x in rest):
+            sizes.remove(size)
+    ordered = sorted(sizes, key=str)
+    result = ordered[0]
+    for size in ordered[1:]:
+        result = _atom("bcast", result, size)
+    return result
+
+
+def _operands_of(kind: str, dim: Dim) -> list[Dim]:
+    """The operands of nested functions ``kind``; ``dim`` itself when it is no such function."""
+    if isinstance(dim, Expr) and len(dim.terms) == 1:
+        monomial, coefficient = dim.terms[0]
+        if coefficient == 1 and len(monomial) == 1 and monomial[0][1] == 1:
+            atom = monomial[0][0]
+            if atom[0] == kind:
+                operands = [x for x in atom[1:] if isinstance(x, int | Expr)]
+                return [leaf for x in operands for leaf in _operands_of(kind, x)]
+    return [dim]
 
 
 def ne1(a: Dim) -> Dim:

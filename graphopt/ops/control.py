@@ -19,7 +19,7 @@ from graphopt.ir.graph import Graph, Value
 from graphopt.ir.op import EvalContext, InferContext, OpDef, Trait
 from graphopt.ir.types import OptionalType, SequenceType, TensorType, Type, static_shape
 from graphopt.ops.elementary import Array
-from graphopt.ops.infer import instantiate, merge_dims, unify
+from graphopt.ops.infer import instantiate, known, merge_dims, unify
 from graphopt.ops.registry import register
 from graphopt.ops.schema import REQUIRED, attr_specs
 
@@ -94,6 +94,10 @@ def _infer_if(ctx: InferContext) -> Sequence[Type]:
     regions = (then, other)
     left = outward(ctx, regions, [v.type for v in then.outputs])
     right = outward(ctx, regions, [v.type for v in other.outputs])
+    condition = known(ctx, 0)
+    if condition is not None and isinstance(chosen := condition.ravel()[0], int):
+        # Only one branch can run. The other may not even fit the sizes at hand.
+        return left if chosen else right
     visible = _visible(ctx, regions)
     for index, (a, b) in enumerate(zip(then.outputs, other.outputs, strict=True)):
         if a.elements is not None and a.elements == b.elements:

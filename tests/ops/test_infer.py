@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphopt.errors import ModelError
-from graphopt.ir import Constant, DType, SequenceType, Value, evaluate, sym
+from graphopt.ir import (
+    Constant,
+    DType,
+    SequenceType,
+    Value,
+    bcast,
+    evaluate,
+    parse_dim,
+    sym,
+)
 from graphopt.ops.movement import slice_length, split_sizes
 from tests.ops.bench import Bench, run_op
 
@@ -56,7 +65,6 @@ def test_reshape(bench: Bench, data: str, wanted: str, expected: str) -> None:
 
 
 def _canonical(text: str) -> str:
-    from graphopt.ir import parse_dim
 
     parts = re.split(r",(?![^(]*\))", text)
     return ", ".join(str(parse_dim(part)) for part in parts if part.strip())
@@ -354,3 +362,30 @@ def test_sequences(bench: Bench) -> None:
     assert dims(bench.SequenceAt(chunks, np.array(0))) == "2, N"
     with pytest.raises(ModelError, match="differ"):
         bench.SequenceConstruct(a, bench.input("N", DType.I64))
+
+
+@given(
+    parts=st.lists(st.sampled_from(["N", "M", "min(N, 8)", "min(min(M, 4), 9)", "1"]), min_size=2),
+    n=st.integers(0, 9),
+    m=st.integers(0, 9),
+)
+def test_broadcast_chains_are_exact(parts: list[str], n: int, m: int) -> None:
+    """However sizes are broadcast together, the result is numpy's wherever numpy has one."""
+    result: Any = 1
+    for part in parts:
+        result = bcast(result, parse_dim(part))
+    env = {"N": n, "M": m}
+    try:
+        (expected,) = np.broadcast_shapes(*((evaluate(parse_dim(p), env),) for p in parts))
+    except ValueError:
+        return
+    assert evaluate(result, env) == expected
+
+
+def test_broadcast_chains_stay_short(bench: Bench) -> None:
+    # A table of 512 positions, cut to the sequence and added to it, layer after layer.
+    x = bench.input("B, S, 64")
+    table = bench.Slice(bench.input("1, 512, 64"), [0], bench.shape_of("S"), [1])
+    for _ in range(3):
+        x = bench.Add(bench.Add(x, table), bench.input("M, 1"))
+    assert dims(x) == "B, bcast(M, S), 64"
