@@ -451,7 +451,7 @@ def _hoist_constants(graph: Graph) -> list[Value | Constant]:
             assert constant is not None
             if constant.numel <= _HOST_INLINE or constant.type.dtype is DType.STRING:
                 continue
-            new = graph.add_input(graph.fresh_name(value.name + ".host"), value.type)
+            new = graph.add_input(f"{value.name}.host", value.type, rename=True)
             graph.replace_all_uses(value, new)
             region.erase_constant(value)
             hoisted.append(constant)

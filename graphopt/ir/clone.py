@@ -53,10 +53,7 @@ def _clone(graph: Graph, parent: Graph | None, mapping: dict[Value, Value]) -> G
     if parent is None:
         result._symbols.update(graph.root._symbols)
     for value in graph.inputs:
-        name = value.name if parent is None else result.fresh_name(value.name)
-        if parent is not None:
-            result.root._names.pop(name)
-        mapping[value] = result.add_input(name, value.type)
+        mapping[value] = result.add_input(value.name, value.type, rename=parent is not None)
         mapping[value].set_elements(value.elements)
     for value in graph.constants.values():
         assert value.constant is not None

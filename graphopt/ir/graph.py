@@ -314,9 +314,9 @@ class Graph:
 
     # ---- building ----
 
-    def add_input(self, name: str, type: Type) -> Value:
-        """Appends an input. Raises ModelError when the name is taken."""
-        value = Value(self._claim(name), type, self)
+    def add_input(self, name: str, type: Type, *, rename: bool = False) -> Value:
+        """Appends an input. Raises ModelError when the name is taken, unless it may be renamed."""
+        value = Value(self.fresh_name(name) if rename else self._claim(name), type, self)
         self._inputs.append(value)
         _reserve_symbols(self, type)
         return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from graphopt.backends.base import Backend, Compiled, Target, Unavailable
@@ -89,8 +89,9 @@ class CpuBackend(Backend):
         if not _flat(graph):
             return _interpreted(graph)
         levels = self.levels(target)
-        groups = [n for n in graph.walk() if n.op.domain == DOMAIN and n.op.name == "group"]
-        compiled = compile_kernels([KernelRequest(node) for node in groups], levels)
+        nodes = list(_steps(graph))
+        groups = [n for n in nodes if n.op.domain == DOMAIN and n.op.name == "group"]
+        compiled = compile_kernels([KernelRequest.from_node(node) for node in groups], levels)
         kernels = dict(zip(groups, compiled.kernels, strict=True))
         objects = {level: f"objects/{level}.o" for level in levels} if groups else {}
         plan = PlanBuilder(graph, kernels.__getitem__).build(objects)
@@ -99,13 +100,22 @@ class CpuBackend(Backend):
             result.members[member] = compiled.objects[level]
         if plan.host_nodes:
             result.members["host.json"] = json.dumps(plan.host_nodes).encode()
-        result.fallbacks = [(n, self._why(n, target)) for n in graph.walk() if _hosted(n)]
+        result.fallbacks = [(n, self._why(n, target)) for n in nodes if _hosted(n)]
         result.notes = {"kernels": len(set(k.symbol for k in compiled.kernels))}
         return result
 
     def _why(self, node: Node, target: Target) -> str:
         refused = self.supports(node, target)
         return str(refused) if refused is not None else "it is not lowered in this form"
+
+
+def _steps(graph: Graph) -> Iterator[Node]:
+    """Nodes that become steps: those of control flow regions too, not those inside groups."""
+    for node in graph:
+        yield node
+        if node.op.domain != DOMAIN:
+            for region in node.regions:
+                yield from _steps(region)
 
 
 def _hosted(node: Node) -> bool:

@@ -174,9 +174,7 @@ def make_group(graph: Graph, unit: Unit, ctx: PassContext, pass_name: str) -> No
         if value.constant is not None and (value.constant.numel <= _BAKED or _static(value, unit)):
             mapping[value] = body.add_constant(value.constant, value.name)
             continue
-        name = body.fresh_name(value.name)
-        del body.root._names[name]
-        mapping[value] = body.add_input(name, value.type)
+        mapping[value] = body.add_input(value.name, value.type, rename=True)
         mapping[value].set_elements(value.elements)
         operands.append(value)
     copy_nodes(unit.nodes, body, mapping)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from graphopt.backends.cpu.ops import native
+from graphopt.backends.cpu.ops import GROUP, native
 from graphopt.ir import Constant, DType, Graph, Node, TensorType, Type
 from graphopt.rewrite import Pass, PassContext, record_edit
 
@@ -62,7 +62,7 @@ class LowerNative(Pass):
         """True when a node was lowered."""
         changed = False
         for node in graph:
-            for region in node.regions:
+            for region in node.regions if node.op is not GROUP else ():
                 changed |= self.run(region, ctx)
             if refusal(node) is not None:
                 continue
