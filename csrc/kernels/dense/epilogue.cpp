@@ -35,13 +35,13 @@ double clamp(double x, double low, double high) {
 
 }  // namespace
 
-Epilogue parse_epilogue(const Attrs& attrs, std::string_view alpha_name) {
+Epilogue parse_epilogue(const Attrs& attrs) {
   const std::string name = attrs.s("activation", "none");
   const auto* it = std::find_if(std::begin(kNames), std::end(kNames), [&](const auto& row) { return row.first == name; });
   if (it == std::end(kNames)) throw Error("unknown activation '" + name + "'");
   Epilogue epilogue;
   epilogue.activation = it->second;
-  epilogue.alpha = static_cast<float>(attrs.f(alpha_name, 0));
+  epilogue.alpha = static_cast<float>(attrs.f("alpha", 0));
   epilogue.beta = static_cast<float>(attrs.f("beta", 0));
   epilogue.residual_after = attrs.i("residual_after", 0) != 0;
   return epilogue;

@@ -27,8 +27,7 @@ struct Epilogue {
 };
 
 // Reads `activation`, `alpha`, `beta` and `residual_after`; throws Error on an unknown activation.
-// `alpha_name` is the attribute that holds alpha, for a step whose `alpha` means something else.
-Epilogue parse_epilogue(const Attrs& attrs, std::string_view alpha_name = "alpha");
+Epilogue parse_epilogue(const Attrs& attrs);
 
 // The same function on one number, for the dtypes that have no vector kernels.
 double apply_activation(const Epilogue& epilogue, double x);

@@ -64,6 +64,25 @@ struct Simd {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
   }
 
+  // Row r of an 8 x 8 block becomes its column r.
+  static void transpose(F (&m)[8]) {
+    F t[8];
+    for (int i = 0; i < 8; i += 4) {  // 4 x 4 blocks inside the two lanes
+      const F a = _mm256_unpacklo_ps(m[i], m[i + 1]);
+      const F b = _mm256_unpackhi_ps(m[i], m[i + 1]);
+      const F c = _mm256_unpacklo_ps(m[i + 2], m[i + 3]);
+      const F d = _mm256_unpackhi_ps(m[i + 2], m[i + 3]);
+      t[i] = _mm256_shuffle_ps(a, c, 0x44);
+      t[i + 1] = _mm256_shuffle_ps(a, c, 0xee);
+      t[i + 2] = _mm256_shuffle_ps(b, d, 0x44);
+      t[i + 3] = _mm256_shuffle_ps(b, d, 0xee);
+    }
+    for (int i = 0; i < 4; ++i) {
+      m[i] = _mm256_permute2f128_ps(t[i], t[i + 4], 0x20);
+      m[i + 4] = _mm256_permute2f128_ps(t[i], t[i + 4], 0x31);
+    }
+  }
+
   // Horizontal, always in the same order.
   static float sum(F a) {
     const __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

@@ -55,6 +55,31 @@ struct Simd {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
   }
 
+  // Row r of a 16 x 16 block becomes its column r.
+  static void transpose(F (&m)[16]) {
+    F t[16];
+    for (int i = 0; i < 16; i += 4) {  // 4 x 4 blocks inside the four lanes
+      const F a = _mm512_unpacklo_ps(m[i], m[i + 1]);
+      const F b = _mm512_unpackhi_ps(m[i], m[i + 1]);
+      const F c = _mm512_unpacklo_ps(m[i + 2], m[i + 3]);
+      const F d = _mm512_unpackhi_ps(m[i + 2], m[i + 3]);
+      t[i] = _mm512_shuffle_ps(a, c, 0x44);
+      t[i + 1] = _mm512_shuffle_ps(a, c, 0xee);
+      t[i + 2] = _mm512_shuffle_ps(b, d, 0x44);
+      t[i + 3] = _mm512_shuffle_ps(b, d, 0xee);
+    }
+    for (int i = 0; i < 4; ++i) {  // and the lanes as a 4 x 4 block
+      const F a = _mm512_shuffle_f32x4(t[i], t[i + 4], 0x88);
+      const F b = _mm512_shuffle_f32x4(t[i], t[i + 4], 0xdd);
+      const F c = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0x88);
+      const F d = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0xdd);
+      m[i] = _mm512_shuffle_f32x4(a, c, 0x88);
+      m[i + 4] = _mm512_shuffle_f32x4(b, d, 0x88);
+      m[i + 8] = _mm512_shuffle_f32x4(a, c, 0xdd);
+      m[i + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
+    }
+  }
+
   // Horizontal, always in the same order.
   static float sum(F a) {
     const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));

@@ -68,6 +68,17 @@ struct Simd {
   static I sub_int(I a, I b) { return a - b; }
   static F pow2(I n) { return bits((n + I{127, 127, 127, 127}) << 23); }
 
+  // Row r of a 4 x 4 block becomes its column r.
+  static void transpose(F (&m)[4]) {
+    const F a = F{m[0][0], m[1][0], m[2][0], m[3][0]};
+    const F b = F{m[0][1], m[1][1], m[2][1], m[3][1]};
+    const F c = F{m[0][2], m[1][2], m[2][2], m[3][2]};
+    m[3] = F{m[0][3], m[1][3], m[2][3], m[3][3]};
+    m[0] = a;
+    m[1] = b;
+    m[2] = c;
+  }
+
   // Horizontal, always in the same order.
   static float sum(F a) { return (a[0] + a[2]) + (a[1] + a[3]); }
   static float max_of(F a) {

@@ -21,6 +21,7 @@ constexpr GemmKernels make_kernels() {
   add_tiles<2, 3>(kernels);
   kernels.activate = activate;
   kernels.transpose = transpose_block;
+  kernels.pack = pack_rows;
   return kernels;
 }
 

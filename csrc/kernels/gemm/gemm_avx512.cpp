@@ -23,6 +23,7 @@ constexpr GemmKernels make_kernels() {
   add_tiles<4, 6>(kernels);
   kernels.activate = activate;
   kernels.transpose = transpose_block;
+  kernels.pack = pack_rows;
   return kernels;
 }
 

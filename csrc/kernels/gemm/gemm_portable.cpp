@@ -20,6 +20,7 @@ constexpr GemmKernels make_kernels() {
   add_tiles<1, 2>(kernels);
   kernels.activate = activate;
   kernels.transpose = transpose_block;
+  kernels.pack = pack_rows;
   return kernels;
 }
 

@@ -54,9 +54,11 @@ struct GemmKernels {
   // Applies an activation that is no clamp to rows x columns of C, then adds the residual (may be null).
   void (*activate)(Activation activation, float alpha, float beta, float* c, const float* residual,
                    const int64_t* c_rows, int64_t rows, int64_t columns);
-  // out[i][j] = in[j][i] for i < columns, j < rows; rows beyond `rows` up to `out_columns` are zero.
+  // out[i][j] = in[j][i] for i < columns, j < rows; out[i][j] = 0 for rows <= j < out_columns.
   void (*transpose)(const float* in, int64_t in_step, int64_t rows, int64_t columns, float* out, int64_t out_step,
                     int64_t out_columns);
+  // Packs a row-major matrix into panels of 16 columns, `panel` floats apart, zero padded.
+  void (*pack)(const float* in, int64_t in_step, int64_t rows, int64_t columns, float* out, int64_t panel);
 };
 
 }  // namespace graphopt
