@@ -215,7 +215,7 @@ def _gemm(builder: Builder, node: Node) -> Value | None:
             transposed=bool(trans_b), scale=alpha, name=node.output.name,
         )  # fmt: skip
     else:
-        attrs = {"trans_a": trans_a, "trans_b": trans_b, "alpha": alpha}
+        attrs = {"trans_a": trans_a, "trans_b": trans_b, "scale": alpha}
         type = TensorType(out.dtype, out.shape)
         operands = [a, b, bias] if bias is not None else [a, b]
         result = call(builder, "matmul", operands, [type], attrs, node.output.name).output
