@@ -77,7 +77,7 @@ def _coordinates(
             step = (end - start) * real(size - 1) / (width - 1)
             return np.asarray(start * real(size - 1) + x * step)
         case "pytorch_half_pixel":
-            return np.asarray(x * 0 - half if width == 1 else (x + half) / scale - half)
+            return np.asarray((x + half) / scale - half if out > 1 else x * 0)
         case "half_pixel":
             return np.asarray((x + half) / scale - half)
         case "half_pixel_symmetric":
