@@ -8,6 +8,7 @@ every element is an integer are followed: exporters compute sizes through all of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -169,13 +170,13 @@ def known(ctx: InferContext, index: int) -> Array | None:
     value = ctx.value(index)
     if not isinstance(value.type, TensorType):
         return None
-    shape = static_shape(value.type.shape)
-    if shape is None:
-        return None
     elements = value.elements
     if elements is None and value.constant is not None and value.constant.numel <= MAX_ELEMENTS:
         elements = _whole_numbers(value.type.dtype, value.constant.array)
-    if elements is None or len(elements) != int(np.prod(shape)):
+    if elements is None:
+        return None
+    shape = static_shape(value.type.shape)
+    if shape is None or len(elements) != math.prod(shape):
         return None
     result = np.empty(len(elements), dtype=object)
     result[:] = elements
