@@ -8,6 +8,7 @@ from __future__ import annotations
 __all__ = [
     "ArtifactError",
     "CompileError",
+    "ExecutionError",
     "GraphoptError",
     "InputError",
     "ModelError",
@@ -74,6 +75,12 @@ class InputError(GraphoptError):
     """Arrays given to a session that do not fit the model's inputs."""
 
     exit_code = 8
+
+
+class ExecutionError(GraphoptError):
+    """A run failed: values that an operator forbids, or a node that the interpreter cannot run."""
+
+    exit_code = 10
 
 
 class VerificationError(GraphoptError):

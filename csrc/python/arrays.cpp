@@ -103,25 +103,26 @@ BorrowedArray::BorrowedArray(nb::handle array, const std::string& what) {
   }
 }
 
+// numpy's own types export their buffer. Its refusal means another memory layout, which a copy puts
+// right, or a type of ml_dtypes, whose bits are seen as unsigned integers.
 void BorrowedArray::borrow(nb::handle array, const std::string& what) {
+  constexpr int kFlags = PyBUF_FORMAT | PyBUF_C_CONTIGUOUS;
   array_ = nb::borrow(array);
   DType type = DType::kUndefined;
-  if (nb::hasattr(array_, "dtype") && nb::hasattr(array_.attr("dtype"), "name")) {
-    type = dtype_from_name(nb::cast<std::string>(nb::str(array_.attr("dtype").attr("name"))));
-    if (type != DType::kUndefined && type != DType::kString && !is_numpy_type(type)) {
-      array_ = nb::module_::import_("numpy").attr("ascontiguousarray")(array_).attr("view")(
-          element_size(type) == 2 ? "uint16" : "uint8");
-    }
-  }
-  if (PyObject_GetBuffer(array_.ptr(), &view_, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS) != 0) {
+  held_ = PyObject_GetBuffer(array_.ptr(), &view_, kFlags) == 0;
+  if (!held_) {
     PyErr_Clear();
-    array_ = nb::module_::import_("numpy").attr("ascontiguousarray")(array_);
-    if (PyObject_GetBuffer(array_.ptr(), &view_, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS) != 0) {
+    array_ = nb::module_::import_("numpy").attr("ascontiguousarray")(array_).attr("reshape")(array.attr("shape"));
+    type = dtype_from_name(nb::cast<std::string>(nb::str(array_.attr("dtype").attr("name"))));
+    if (type != DType::kUndefined && !is_numpy_type(type)) {
+      array_ = array_.attr("view")(element_size(type) == 2 ? "uint16" : "uint8");
+    }
+    held_ = PyObject_GetBuffer(array_.ptr(), &view_, kFlags) == 0;
+    if (!held_) {
       PyErr_Clear();
       throw nb::type_error((what + " is not an array of numbers").c_str());
     }
   }
-  held_ = true;
   if (type == DType::kUndefined || is_numpy_type(type)) type = dtype_from_format(view_.format, view_.itemsize);
   if (type == DType::kUndefined || static_cast<size_t>(view_.itemsize) != element_size(type)) {
     throw nb::type_error((what + " has an element type that is not supported").c_str());

@@ -6,12 +6,14 @@
 #include "graphopt/kernel.h"
 #include "python/bindings.h"
 #include "runtime/cpu.h"
+#include "runtime/program.h"
 
 namespace nb = nanobind;
 
 NB_MODULE(_native, m) {
   // Not graphopt.errors: this module must load without the package. The session translates.
-  nb::exception<graphopt::Error>(m, "NativeError", PyExc_RuntimeError);
+  const auto error = nb::exception<graphopt::Error>(m, "NativeError", PyExc_RuntimeError);
+  nb::exception<graphopt::InputError>(m, "NativeInputError", error.ptr());
   m.def(
       "isa", [] { return std::string(graphopt::isa_name(graphopt::cpu_isa())); },
       "The instruction-set level in use: portable, avx2 or avx512.");
@@ -25,4 +27,5 @@ NB_MODULE(_native, m) {
       "The instruction-set levels that this machine can run, lowest first.");
   graphopt::python::bind_hash(m);
   graphopt::python::bind_kernels(m);
+  graphopt::python::bind_program(m);
 }

@@ -10,19 +10,20 @@
 
 namespace graphopt {
 
-inline constexpr size_t kAlignment = 64;
+inline constexpr size_t kAlignment = 64;       // of memory that we allocate
+inline constexpr size_t kInputAlignment = 16;  // the least that kernels may rely on
 
 constexpr size_t align_up(size_t size, size_t alignment) { return (size + alignment - 1) / alignment * alignment; }
 
-// Uninitialised memory from malloc's heap, 64-byte aligned; whoever takes it with release() gives it
+// Uninitialised memory from malloc's heap, 64-byte aligned by default; whoever takes it with release() gives it
 // back with std::free(). Never null, not even for zero bytes.
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(size_t size) : size_(size) {
+  explicit Buffer(size_t size, size_t alignment = kAlignment) : size_(size) {
     // Far above any machine's memory, far below where rounding up overflows.
     constexpr size_t kLimit = size_t{1} << 48U;
-    if (size < kLimit) data_.reset(std::aligned_alloc(kAlignment, align_up(size == 0 ? 1 : size, kAlignment)));
+    if (size < kLimit) data_.reset(std::aligned_alloc(alignment, align_up(size == 0 ? 1 : size, alignment)));
     if (data_ == nullptr) throw Error("out of memory: cannot allocate " + std::to_string(size) + " bytes");
   }
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cmath>
+#include <limits>
 
 #include "graphopt/kernel.h"
 
@@ -70,6 +70,9 @@ class Parser {
     if (accept_word("true")) return Json(true);
     if (accept_word("false")) return Json(false);
     if (accept_word("null")) return {};
+    if (accept_word("Infinity")) return Json(std::numeric_limits<double>::infinity());
+    if (accept_word("-Infinity")) return Json(-std::numeric_limits<double>::infinity());
+    if (accept_word("NaN")) return Json(std::numeric_limits<double>::quiet_NaN());
     return parse_number();
   }
 

@@ -26,9 +26,9 @@ class Json {
   explicit Json(Array value) : value_(std::move(value)) {}
   explicit Json(Object value) : value_(std::move(value)) {}
 
-  // Strict RFC 8259: one value, UTF-8 without surrogates, no duplicate keys, nesting of at most 64.
-  // Whole numbers must fit int64; numbers with a fraction or exponent become double.
-  // Throws Error with the byte offset of the first mistake.
+  // RFC 8259 and, as Python's json writes them, Infinity, -Infinity and NaN: one value, UTF-8 without surrogates, no
+  // duplicate keys, nesting of at most 64. Whole numbers must fit int64; numbers with a fraction or exponent become
+  // double. Throws Error with the byte offset of the first mistake.
   static Json parse(std::string_view text);
 
   [[nodiscard]] bool is_null() const { return std::holds_alternative<std::monostate>(value_); }

@@ -20,6 +20,9 @@ void reads_values() {
   CHECK(json.at("b").object("b").empty());
   CHECK(json.at("").integer("") == 0);
   CHECK(json.find("c") == nullptr);
+  CHECK(Json::parse("[Infinity]").array("x")[0].real("x") > 1e308);
+  CHECK(Json::parse("-Infinity").real("x") < -1e308);
+  CHECK(Json::parse("NaN").real("x") != Json::parse("NaN").real("x"));
   CHECK(Json::parse("9223372036854775807").integer("x") == INT64_MAX);
   CHECK(Json::parse("-9223372036854775808").integer("x") == INT64_MIN);
   CHECK(Json::parse("\"\xE2\x82\xAC\"").string("x") == "\xE2\x82\xAC");
