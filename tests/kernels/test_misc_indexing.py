@@ -26,9 +26,20 @@ OPS = [
 ]
 CASES = [(op, case) for op in OPS for case in backend_cases()[op]]
 TYPES = [
-    np.bool_, np.uint8, np.int8, np.float16, ml_dtypes.bfloat16, np.float32, np.int32, np.float64, np.int64,
-    np.complex64, np.complex128, ml_dtypes.float8_e5m2, ml_dtypes.int4,
-]  # fmt: skip
+    np.bool_,
+    np.uint8,
+    np.int8,
+    np.float16,
+    ml_dtypes.bfloat16,
+    np.float32,
+    np.int32,
+    np.float64,
+    np.int64,
+    np.complex64,
+    np.complex128,
+    ml_dtypes.float8_e5m2,
+    ml_dtypes.int4,
+]
 
 
 @pytest.mark.parametrize(("op", "case"), CASES, ids=[case.name for _, case in CASES])

@@ -49,7 +49,7 @@ def layer(
     rng = np.random.default_rng(seed)
     gates = GATES[op]
 
-    # Recurrent weights of a spectral radius below 1: otherwise rounding errors grow with every step.
+    # Recurrent weights of a spectral radius below 1: otherwise rounding errors grow by the step.
     def random(*shape: int, scale: float = 0.5) -> np.ndarray:
         return (rng.standard_normal(shape) * scale).astype(dtype)
 
@@ -90,7 +90,7 @@ def check(op: str, operands: list[np.ndarray | None], threads: int = 1, **attrs:
         assert_close(got, want, rtol=1e-4, atol=2e-6)  # sums of up to 600 terms of size 1
 
 
-# Below, at and above a panel of 16 units; depths that are no multiple of a vector; few and many rows.
+# Below, at and above a panel of 16 units; depths that are no multiple of a vector.
 @pytest.mark.parametrize("op", GATES)
 @pytest.mark.parametrize(
     ("steps", "batch", "inputs", "hidden"),
@@ -209,7 +209,7 @@ def test_activation(name: str) -> None:
     beta = np.float32(betas[0] if betas else 0).astype(np.float64)
     with np.errstate(over="ignore"):
         expected = numpy_activation(name, x.astype(np.float64), alpha, beta)
-    # 1e-6 of the value, or of the largest term for the functions that subtract; below e^-87 is flat.
+    # 1e-6 of the value, or of the largest term where terms are subtracted; flat below e^-87.
     atol = 1e-6 if name in {"Affine", "HardSigmoid"} else 1.7e-38
     np.testing.assert_allclose(y.reshape(-1).astype(np.float64), expected, rtol=1e-6, atol=atol)
 
