@@ -323,6 +323,26 @@ def test_pad_crops_and_keeps_types() -> None:
     same(half.astype(np.float32), f32(1, 1, 1))
 
 
+def test_deprecated_ops_still_run() -> None:
+    x = f32(1, 2, 4).reshape(1, 3)
+    scales = f32(1, 2)
+    assert run_op("Upsample", x, scales).tolist() == [[1, 1, 2, 2, 4, 4]]
+    assert run_op("Upsample", x, scales, mode="linear").tolist() == [[1, 1.5, 2, 3, 4, 4]]
+    assert run_op("Scatter", x, np.array([[1]]), f32(9).reshape(1, 1), axis=1).tolist() == [
+        [1, 9, 4]
+    ]
+
+
+def test_tensor_scatter_wraps_around() -> None:
+    cache, update = np.zeros((2, 4, 1), np.int32), np.array([1, 2, 3, 4]).reshape(2, 2, 1)
+    update = update.astype(np.int32)
+    start = np.array([1, 3])
+    found = run_op("TensorScatter", cache, update, start, mode="circular")
+    assert found[..., 0].tolist() == [[0, 1, 2, 0], [4, 0, 0, 3]]
+    with pytest.raises(ModelError, match="leaves a cache of 4"):
+        run_op("TensorScatter", cache, update, start)
+
+
 def test_unique_in_order_of_appearance() -> None:
     found = run_op("Unique", i32(2, 1, 1, 3, 4, 3), outputs=4, sorted=0)
     assert [a.tolist() for a in found] == [

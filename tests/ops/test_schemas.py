@@ -22,8 +22,8 @@ _KINDS = {
 _LEFT_OUT = {("Constant", "sparse_value")}
 # RNN's declared default names one activation a direction; absent says that for any direction.
 _OWN_DEFAULTS = {("RNN", "activations")}
-# Differentiates a graph for training: no compiler of inference runs it.
-_UNDEFINED = {"Gradient"}
+# Gradient differentiates a graph, for training; the others handle maps, which are no type here.
+_UNDEFINED = {"Gradient", "CastMap", "DictVectorizer", "ZipMap"}
 
 
 def _all_ops() -> list[Any]:
