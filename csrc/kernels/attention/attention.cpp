@@ -1,0 +1,355 @@
+// Step kernel `attention`: softmax(scale Q K^T + mask) V without ever holding all scores.
+//
+// A task is a block of query rows of the heads that share a key head. It goes through the keys block by
+// block and keeps, for each row, the maximum and the sum so far (Milakov and Gimelshein, "Online
+// normalizer calculation for softmax", 2018; Dao et al., "FlashAttention", 2022).
+#include "kernels/attention/softmax.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/dense/operands.h"
+#include "kernels/gemm/driver.h"
+#include "runtime/cpu.h"
+
+namespace graphopt {
+
+#define GRAPHOPT_ATTENTION_KERNELS(level, suffix) extern const AttentionKernels attention_kernels_##suffix;
+#include "kernels/attention/kernels.inc"
+#undef GRAPHOPT_ATTENTION_KERNELS
+
+namespace {
+
+constexpr int64_t kKeys = 256;       // of a block: its scores, keys and values stay in L2
+constexpr int64_t kRows = 96;        // of a task, so that packing a block of keys is a small part of the work
+constexpr int64_t kWorthAThread = 100'000;  // multiply-adds
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+const AttentionKernels& attention_kernels() {
+  static const AttentionKernels& kernels = []() -> const AttentionKernels& {
+    switch (cpu_isa()) {
+#define GRAPHOPT_ATTENTION_KERNELS(level, suffix) \
+  case Isa::level:                                \
+    return attention_kernels_##suffix;
+#include "kernels/attention/kernels.inc"
+#undef GRAPHOPT_ATTENTION_KERNELS
+    }
+    return attention_kernels_portable;
+  }();
+  return kernels;
+}
+
+int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+struct AttentionShape {
+  int64_t batch = 0;
+  int64_t heads = 0;
+  int64_t key_heads = 0;
+  int64_t queries = 0;
+  int64_t keys = 0;
+  int64_t size = 0;        // of a query and a key
+  int64_t value_size = 0;
+
+  // Rows that share a key head: its query heads' queries, one after the other in memory.
+  [[nodiscard]] int64_t rows() const { return heads / key_heads * queries; }
+  [[nodiscard]] int64_t block_keys() const { return std::min(round_up(keys, kPanel), kKeys); }
+  // Rows of a task: fewer when that is what gives every thread the same.
+  [[nodiscard]] int64_t block_rows(int threads) const {
+    const int64_t problems = std::max<int64_t>(batch * key_heads, 1);
+    int64_t blocks = (rows() + kRows - 1) / kRows;
+    if (threads > 1 && problems % threads != 0 && problems < 4 * threads) {
+      blocks = std::max(blocks, std::min<int64_t>((2 * threads + problems - 1) / problems, (rows() + 7) / 8));
+    }
+    return std::max<int64_t>((rows() + blocks - 1) / std::max<int64_t>(blocks, 1), 1);
+  }
+};
+
+struct AttentionOptions {
+  float scale;
+  float softcap;
+  bool causal;
+  int64_t causal_offset;  // position of query 0 among the keys
+  int64_t left_window;    // keys before (after) the query's own position that count; -1: all
+  int64_t right_window;
+  bool zero_masked_rows;  // a row without any key is 0, not NaN
+};
+
+// Scratch memory of a worker, as offsets in floats.
+struct AttentionScratch {
+  int64_t scores;
+  int64_t maximum;
+  int64_t sum;
+  int64_t floats;
+
+  AttentionScratch(const AttentionShape& s, int64_t rows) {
+    int64_t at = s.block_keys() * s.size;  // packed keys first
+    scores = at;
+    at += rows * s.block_keys();
+    maximum = at;
+    at += rows;
+    sum = at;
+    at += rows;
+    floats = round_up(at, 16) + 16;
+  }
+};
+
+// C = alpha A B, or C += A B, for a few rows and few enough columns to need no blocking.
+struct SmallProduct {
+  const float* a;
+  int64_t a_step;
+  int64_t rows;
+  int64_t depth;
+  const float* b;
+  int64_t b_step;
+  int64_t b_panel;
+  bool direct;
+  float* c;
+  int64_t c_step;
+  int64_t columns;
+  float alpha;
+  bool accumulate;
+
+  void run() const {
+    const GemmKernels& kernels = gemm_kernels();
+    int64_t panels = kMaxPanels;
+    while (panels > kernels.main_panels && rows > kernels.max_rows[panels - 1]) --panels;
+    const int64_t tiles = (rows + kernels.max_rows[panels - 1] - 1) / kernels.max_rows[panels - 1];
+    const float* table[kTableRows];
+    int64_t c_rows[kTableRows];
+    Tile tile{};
+    tile.a_rows = table;
+    tile.c_rows = c_rows;
+    tile.segments = 1;
+    tile.depth = depth;
+    tile.b_step = b_step;
+    tile.b_panel = b_panel;
+    tile.alpha = alpha;
+    tile.low = -kInfinity;
+    tile.high = kInfinity;
+    tile.accumulate = accumulate;
+    tile.finish = !accumulate;
+    for (int64_t i = 0; i < tiles; ++i) {
+      const Range part = part_of(rows, tiles, i);
+      for (int64_t r = part.begin; r < part.end; ++r) {
+        table[r - part.begin] = a + r * a_step;
+        c_rows[r - part.begin] = r * c_step;
+      }
+      for (int64_t column = 0; column < columns; column += panels * kPanel) {
+        const int64_t some = std::min(panels, (columns - column + kPanel - 1) / kPanel);
+        tile.b = b + column / kPanel * b_panel;
+        tile.c = c + column;
+        tile.columns = std::min(panels * kPanel, columns - column);
+        const auto& variants = direct ? kernels.direct : kernels.packed;
+        variants[some - 1][part.end - part.begin - 1](tile);
+      }
+    }
+  }
+};
+
+// A mask of any shape that broadcasts to [batch, heads, queries, keys].
+struct MaskView {
+  const float* added = nullptr;
+  const uint8_t* keep = nullptr;
+  std::array<int64_t, 4> steps{};
+
+  [[nodiscard]] int64_t at(int64_t b, int64_t h, int64_t s, int64_t t) const {
+    return b * steps[0] + h * steps[1] + s * steps[2] + t * steps[3];
+  }
+};
+
+class AttentionRun {
+ public:
+  AttentionRun(const AttentionShape& shape, const AttentionOptions& options, const MaskView& mask, const float* q,
+               const float* k, const float* v, float* y)
+      : s_(shape), options_(options), mask_(mask), q_(q), k_(k), v_(v), y_(y) {}
+
+  // Rows [begin, end) of the head-th (over all batches) key head.
+  void run(int64_t head, int64_t begin, int64_t end, int64_t most_rows, float* scratch) const {
+    const AttentionScratch parts(s_, most_rows);
+    float* packed = scratch;
+    float* scores = scratch + parts.scores;
+    float* maximum = scratch + parts.maximum;
+    float* sum = scratch + parts.sum;
+    const int64_t rows = end - begin;
+    const float* q = q_ + (head * s_.rows() + begin) * s_.size;
+    float* y = y_ + (head * s_.rows() + begin) * s_.value_size;
+    std::fill_n(maximum, rows, -kInfinity);
+    std::fill_n(sum, rows, 0.0F);
+    std::fill_n(y, rows * s_.value_size, 0.0F);
+    const Range all = keys_of_rows(begin, end);
+    for (int64_t key = all.begin / kKeys * kKeys; key < all.end; key += kKeys) {
+      const int64_t count = std::min(s_.block_keys(), s_.keys - key);
+      pack_keys(k_ + (head * s_.keys + key) * s_.size, count, packed);
+      const int64_t step = s_.block_keys();
+      SmallProduct{q, s_.size, rows, s_.size, packed, kPanel, s_.size * kPanel, false, scores, step, count, options_.scale, false}
+          .run();
+      for (int64_t r = 0; r < rows; ++r) {
+        SoftmaxRow row = softmax_row(head, begin + r, key, count);
+        row.scores = scores + r * step;
+        row.maximum = maximum[r];
+        row.sum = sum[r];
+        attention_kernels().softmax(row);
+        maximum[r] = row.maximum;
+        sum[r] = row.sum;
+        if (row.correction != 1) attention_kernels().scale(y + r * s_.value_size, s_.value_size, row.correction);
+      }
+      SmallProduct{scores, step, rows, count, v_ + (head * s_.keys + key) * s_.value_size, s_.value_size, kPanel, true, y,
+                   s_.value_size, s_.value_size, 1, true}
+          .run();
+    }
+    for (int64_t r = 0; r < rows; ++r) finish_row(y + r * s_.value_size, sum[r]);
+  }
+
+ private:
+  // Keys that the query at a position may see.
+  [[nodiscard]] Range keys_of(int64_t query) const {
+    const int64_t own = query + options_.causal_offset;
+    Range range{0, s_.keys};
+    if (options_.causal) range.end = std::min(range.end, own + 1);
+    if (options_.right_window >= 0) range.end = std::min(range.end, own + options_.right_window + 1);
+    if (options_.left_window >= 0) range.begin = std::max(range.begin, own - options_.left_window);
+    range.end = std::max<int64_t>(range.end, 0);
+    return range;
+  }
+  [[nodiscard]] Range keys_of_rows(int64_t begin, int64_t end) const {
+    Range all{s_.keys, 0};
+    for (int64_t r = begin; r < end; ++r) {
+      const Range one = keys_of(r % s_.queries);
+      all = {std::min(all.begin, one.begin), std::max(all.end, one.end)};
+    }
+    return all;
+  }
+
+  [[nodiscard]] SoftmaxRow softmax_row(int64_t head, int64_t r, int64_t key, int64_t count) const {
+    SoftmaxRow row{};
+    const Range keys = keys_of(r % s_.queries);
+    row.count = count;
+    row.begin = std::clamp<int64_t>(keys.begin - key, 0, count);
+    row.end = std::clamp<int64_t>(keys.end - key, row.begin, count);
+    row.softcap = options_.softcap;
+    const int64_t batch = head / s_.key_heads;
+    const int64_t query_head = head % s_.key_heads * (s_.heads / s_.key_heads) + r / s_.queries;
+    const int64_t at = mask_.at(batch, query_head, r % s_.queries, key);
+    row.mask = mask_.added == nullptr ? nullptr : mask_.added + at;
+    row.keep = mask_.keep == nullptr ? nullptr : mask_.keep + at;
+    row.mask_step = mask_.steps[3];
+    return row;
+  }
+
+  void pack_keys(const float* k, int64_t count, float* packed) const {
+    for (int64_t j = 0; j < count; j += kPanel, packed += s_.size * kPanel) {
+      gemm_kernels().transpose(k + j * s_.size, s_.size, std::min<int64_t>(kPanel, count - j), s_.size, packed, kPanel,
+                               kPanel);
+    }
+  }
+
+  void finish_row(float* y, float sum) const {
+    if (sum == 0 && (s_.keys == 0 || options_.zero_masked_rows)) return;  // y is zero
+    attention_kernels().divide(y, s_.value_size, sum);
+  }
+
+  const AttentionShape& s_;
+  const AttentionOptions& options_;
+  const MaskView& mask_;
+  const float* q_;
+  const float* k_;
+  const float* v_;
+  float* y_;
+};
+
+class AttentionKernel final : public Kernel {
+ public:
+  explicit AttentionKernel(const Attrs& attrs)
+      : has_scale_(attrs.has("scale")), options_{static_cast<float>(attrs.f("scale", 0)),
+                                                 static_cast<float>(attrs.f("softcap", 0)),
+                                                 attrs.i("causal", 0) != 0,
+                                                 attrs.i("causal_offset", 0),
+                                                 attrs.i("left_window", -1),
+                                                 attrs.i("right_window", -1),
+                                                 attrs.i("zero_masked_rows", 0) != 0} {}
+
+  [[nodiscard]] size_t workspace_bytes(std::span<const Tensor> inputs, std::span<const Tensor> /*outputs*/,
+                                       int threads) const override {
+    const AttentionShape shape = this->shape(operand(inputs, 0), operand(inputs, 1), operand(inputs, 2));
+    return scratch_bytes(shape, threads) * static_cast<size_t>(threads);
+  }
+
+  void run(KernelArgs& args) const override {
+    const Tensor& q = operand(args.inputs, 0);
+    const Tensor& k = operand(args.inputs, 1);
+    const Tensor& v = operand(args.inputs, 2);
+    const Tensor& y = args.outputs[0];
+    require_f32("attention", {&q, &k, &v, &y});
+    const AttentionShape shape = this->shape(q, k, v);
+    if (y.numel() != shape.batch * shape.heads * shape.queries * shape.value_size) {
+      throw Error("attention: Y has the wrong size");
+    }
+    const MaskView mask = view_mask(operand(args.inputs, 3), shape);
+    if (y.numel() == 0) return;
+    AttentionOptions options = options_;
+    if (!has_scale_) options.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(shape.size)));
+    const AttentionRun run(shape, options, mask, q.ptr<float>(), k.ptr<float>(), v.ptr<float>(), y.ptr<float>());
+    const int threads = args.parallel.threads();
+    const int64_t block = shape.block_rows(threads);
+    const int64_t blocks = (shape.rows() + block - 1) / block;
+    const size_t bytes = scratch_bytes(shape, threads);
+    const int64_t work = block * std::max<int64_t>(shape.keys, 1) * (shape.size + shape.value_size);
+    args.parallel.for_range(shape.batch * shape.key_heads * blocks, std::max<int64_t>(1, kWorthAThread / std::max<int64_t>(work, 1)),
+                            [&](int64_t begin, int64_t end, int worker) {
+                              auto* scratch = reinterpret_cast<float*>(static_cast<std::byte*>(args.workspace) +
+                                                                       bytes * static_cast<size_t>(worker));
+                              for (int64_t i = begin; i < end; ++i) {
+                                const Range rows = part_of(shape.rows(), blocks, i % blocks);
+                                run.run(i / blocks, rows.begin, rows.end, block, scratch);
+                              }
+                            });
+  }
+
+ private:
+  static size_t scratch_bytes(const AttentionShape& shape, int threads) {
+    return static_cast<size_t>(AttentionScratch(shape, shape.block_rows(threads)).floats) * sizeof(float);
+  }
+
+  [[nodiscard]] AttentionShape shape(const Tensor& q, const Tensor& k, const Tensor& v) const {
+    if (q.rank != 4 || k.rank != 4 || v.rank != 4) throw Error("attention: Q, K and V must have four dimensions");
+    AttentionShape s{q.dim(0), q.dim(1), k.dim(1), q.dim(2), k.dim(2), q.dim(3), v.dim(3)};
+    if (k.dim(0) != s.batch || v.dim(0) != s.batch || v.dim(1) != s.key_heads || v.dim(2) != s.keys || k.dim(3) != s.size) {
+      throw Error("attention: the shapes of Q, K and V don't fit together");
+    }
+    if (s.key_heads < 1 || s.heads % s.key_heads != 0) throw Error("attention: key heads must divide query heads");
+    return s;
+  }
+
+  static MaskView view_mask(const Tensor& mask, const AttentionShape& shape) {
+    MaskView view;
+    if (!mask.present()) return view;
+    if (mask.dtype == DType::kBool) {
+      view.keep = mask.ptr<uint8_t>();
+    } else if (mask.dtype == DType::kF32) {
+      view.added = mask.ptr<float>();
+    } else {
+      throw Error("attention: the mask must be float32 or bool");
+    }
+    if (mask.rank > 4) throw Error("attention: the mask must have at most four dimensions");
+    const std::array<int64_t, 4> sizes = {shape.batch, shape.heads, shape.queries, shape.keys};
+    int64_t step = 1;
+    for (int axis = 1; axis <= mask.rank; ++axis) {
+      const int64_t dim = mask.dim(-axis);
+      const auto i = static_cast<size_t>(4 - axis);
+      if (dim != 1 && dim != sizes[i]) throw Error("attention: the mask doesn't broadcast to the scores");
+      view.steps[i] = dim == 1 ? 0 : step;
+      step *= dim;
+    }
+    return view;
+  }
+
+  bool has_scale_;
+  AttentionOptions options_;
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_attention(const Attrs& attrs) { return std::make_unique<AttentionKernel>(attrs); }
+
+}  // namespace graphopt
