@@ -93,7 +93,8 @@ def _ir_version(opsets: dict[str, int]) -> int:
     from onnx import helper
 
     known = [helper.make_opsetid(d, v) for d, v in opsets.items() if d in ("", "ai.onnx.ml")]
-    return int(helper.find_min_ir_version_for(known, ignore_unknown=True))
+    # Before version 4 every initializer had to be an input; 8 is what opset 15 came with.
+    return max(8, int(helper.find_min_ir_version_for(known, ignore_unknown=True)))
 
 
 def _metadata(graph: Graph, model: Any) -> None:

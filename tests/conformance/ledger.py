@@ -13,7 +13,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 _HEADER = """\
 # Cases of the ONNX backend suite that target '{target}' does not pass, each with its reason.
 # `python -m tests.conformance.run --target {target} --update` adds and removes cases; reasons of
-# new ones are the error messages: replace them by the cause.
+# new ones are the error messages: replace them by the cause. Cases whose outcome is chance
+# (`random = true`) may pass.
 """
 
 
@@ -28,6 +29,7 @@ class Ledger:
     def __init__(self, target: str) -> None:
         self.target = target
         self.reasons: dict[str, str] = {}
+        self.random: set[str] = set()
         self.version = ""
         path = path_of(target)
         if path.exists():
@@ -40,6 +42,8 @@ class Ledger:
                     if not entry["reason"].strip():
                         raise ValueError(f"{path}: {case} has no reason")
                     self.reasons[case] = entry["reason"]
+                    if entry.get("random", False):
+                        self.random.add(case)
 
     def write(self, version: str, counts: Mapping[str, int]) -> None:
         """Writes the ledger, cases of one reason together."""
@@ -50,5 +54,7 @@ class Ledger:
         lines += [f"{key} = {value}" for key, value in counts.items()]
         for reason, cases in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
             lines += ["", "[[onnx.fails]]", f"reason = {json.dumps(reason, ensure_ascii=False)}"]
+            if self.random.issuperset(cases):
+                lines.append("random = true")
             lines += ["cases = [", *(f"  {json.dumps(case)}," for case in cases), "]"]
         path_of(self.target).write_text("\n".join(lines) + "\n")

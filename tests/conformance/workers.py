@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing as mp
 import os
 import signal
@@ -53,7 +54,8 @@ class _Worker:
 
 
 def _serve(pipe: Connection, run: Callable[[int], str | None]) -> None:
-    # What a case prints is not part of the report.
+    # What a case prints is not part of the report, nor is how it crashes.
+    faulthandler.disable()
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)

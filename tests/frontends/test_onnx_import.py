@@ -124,7 +124,7 @@ def test_captures_count_for_the_order() -> None:
 
 
 def test_a_cycle_is_named() -> None:
-    with pytest.raises(ModelError, match="'(one|two)'.*on a cycle"):
+    with pytest.raises(ModelError, match=r"'(one|two)'.*on a cycle"):
         from_onnx(make([relu("b", "a", "one"), relu("a", "b", "two"), relu("x", "y")]))
 
 
@@ -413,7 +413,7 @@ def test_a_loop_that_changes_its_rank() -> None:
 
 def test_a_loop_that_changes_the_element_type_is_refused() -> None:
     nodes = [helper.make_node("Cast", ["v"], ["w"], to=I64)]
-    with pytest.raises(ModelError, match="'loop'.*takes 'v' as f32.* but yields i64"):
+    with pytest.raises(ModelError, match=r"'loop'.*takes 'v' as f32.* but yields i64"):
         loop_model(nodes, info("x", F32, [4]), info("v"))
 
 
