@@ -120,7 +120,10 @@ def _evaluate_grid_sample(ctx: EvalContext, x: Array, grid: Array) -> Array:
     if mode == "nearest":
         at = np.rint(at)
     borders = [(0.0, d - 1.0) if corners else (-0.5, d - 0.5) for d in spatial]
-    if padding == "border":
+    # Cubic pads every pixel it reads and leaves the place as it is, as PyTorch does.
+    if mode == "cubic":
+        pass
+    elif padding == "border":
         at = np.clip(at, 0, np.maximum(sizes - 1, 0))
     elif padding == "reflection":
         folded = [_reflect(at[:, :, i], *borders[i]) for i in range(len(spatial))]
