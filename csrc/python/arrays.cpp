@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "runtime/dtype.h"
+#include "runtime/program.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -120,15 +121,15 @@ void BorrowedArray::borrow(nb::handle array, const std::string& what) {
     held_ = PyObject_GetBuffer(array_.ptr(), &view_, kFlags) == 0;
     if (!held_) {
       PyErr_Clear();
-      throw nb::type_error((what + " is not an array of numbers").c_str());
+      throw InputError(what + " is not an array of numbers");
     }
   }
   if (type == DType::kUndefined || is_numpy_type(type)) type = dtype_from_format(view_.format, view_.itemsize);
   if (type == DType::kUndefined || static_cast<size_t>(view_.itemsize) != element_size(type)) {
-    throw nb::type_error((what + " has an element type that is not supported").c_str());
+    throw InputError(what + " has an element type that is not supported");
   }
   if (view_.ndim > kMaxRank) {
-    throw nb::type_error((what + " has more than " + std::to_string(kMaxRank) + " dimensions").c_str());
+    throw InputError(what + " has more than " + std::to_string(kMaxRank) + " dimensions");
   }
   tensor_.data = view_.buf;
   tensor_.dtype = type;

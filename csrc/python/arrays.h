@@ -15,7 +15,7 @@ namespace graphopt::python {
 // is copied first. Any numpy or ml_dtypes element type; strings and objects are refused.
 class BorrowedArray {
  public:
-  // `what` names the array in messages. None gives an absent tensor. Throws nb::type_error.
+  // `what` names the array in messages. None gives an absent tensor. Throws InputError.
   BorrowedArray(nanobind::handle array, const std::string& what);
   ~BorrowedArray();
   BorrowedArray(const BorrowedArray&) = delete;

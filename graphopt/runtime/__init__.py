@@ -1,4 +1,4 @@
-"""Loading and running artifacts. Needs numpy and the native module; no compiler, no other package."""
+"""Loading and running artifacts. Needs numpy and the native module, nothing else."""
 
 from __future__ import annotations
 

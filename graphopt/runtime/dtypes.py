@@ -1,4 +1,4 @@
-"""Element types as the artifact numbers them (ONNX TensorProto.DataType) and as numpy names them."""
+"""Element types, as the artifact numbers them (as ONNX does) and as numpy names them."""
 
 from __future__ import annotations
 
@@ -57,4 +57,5 @@ def numpy_dtype(code: int) -> np.dtype[Any]:
         return np.dtype(name)
     import ml_dtypes
 
-    return np.dtype(getattr(ml_dtypes, name))
+    dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+    return dtype

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from graphopt import _native
 from graphopt.errors import ArtifactError, ExecutionError, InputError, OptionError
-from graphopt.runtime.dtypes import NAMES, numpy_dtype
+from graphopt.runtime.dtypes import CODES, NAMES, numpy_dtype
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -268,8 +268,6 @@ def _to_array(value: ArrayLike, spec: TensorSpec) -> Array:
             return np.from_dlpack(value)
         if hasattr(value, "__array__"):
             return np.asarray(value)
-        from graphopt.runtime.dtypes import CODES
-
         return np.asarray(value, dtype=numpy_dtype(CODES[spec.dtype]))
     except (TypeError, ValueError, OverflowError, RuntimeError, BufferError) as error:
         raise InputError(
@@ -285,5 +283,3 @@ def _translated(function: Callable[..., Any], *arguments: Any) -> Any:
         raise InputError(str(error)) from None
     except _native.NativeError as error:
         raise ExecutionError(str(error)) from None
-    except TypeError as error:  # an element type that no tensor has
-        raise InputError(str(error)) from None
