@@ -58,14 +58,11 @@ def _boxed(item: Any) -> Array:
 
 
 def _evaluate_gather(ctx: EvalContext, x: Array, indices: Array) -> Array:
-    axis = ctx.attr("axis")
-    result = np.take(x, wrap_index(ctx, indices, x.shape[axis]), axis=axis)
-    return result if isinstance(result, np.ndarray) else _scalar(result, x)
-
-
-def _scalar(item: Any, like: Array) -> Array:
-    result = np.empty((), dtype=like.dtype)
-    result[()] = item
+    axis = ctx.attr("axis") % x.ndim
+    where = wrap_index(ctx, indices, x.shape[axis])
+    # Not `np.take`, which first copies all of a memory-mapped table that is not aligned.
+    result = np.empty((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), dtype=x.dtype)
+    result[...] = x[(slice(None),) * axis + (where,)]
     return result
 
 

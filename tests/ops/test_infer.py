@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from graphopt.errors import ModelError
 from graphopt.ir import (
     Constant,
+    Dim,
     DType,
     SequenceType,
+    TensorType,
     Value,
     bcast,
     evaluate,
     parse_dim,
+    product,
     sym,
 )
 from graphopt.ops.movement import slice_length, split_sizes
@@ -389,3 +392,33 @@ def test_broadcast_chains_stay_short(bench: Bench) -> None:
     for _ in range(3):
         x = bench.Add(bench.Add(x, table), bench.input("M, 1"))
     assert dims(x) == "B, bcast(M, S), 64"
+
+
+@given(
+    sizes=st.lists(st.integers(0, 4), min_size=1, max_size=4),
+    cuts=st.lists(st.booleans(), min_size=4, max_size=4),
+    hole=st.integers(0, 4),
+    copy=st.booleans(),
+)
+def test_reshape_is_exact(sizes: list[int], cuts: list[bool], hole: int, copy: bool) -> None:
+    """Merging neighbouring axes, one size inferred, others copied: numpy's shape for any sizes."""
+    names = [f"S{k}" for k in range(len(sizes))]
+    groups: list[list[int]] = [[0]]
+    for axis in range(1, len(sizes)):
+        if cuts[axis]:
+            groups.append([axis])
+        else:
+            groups[-1].append(axis)
+    env = dict(zip(names, sizes, strict=True))
+    wanted: list[Dim] = [product(sym(names[k]) for k in group) for group in groups]
+    expected = [evaluate(dim, env) for dim in wanted]
+    if copy and groups[0] == [0]:
+        wanted[0] = 0
+    if hole < len(wanted) and 0 not in expected[:hole] + expected[hole + 1 :]:
+        wanted[hole] = -1
+    bench = Bench()
+    x = bench.input(", ".join(names))
+    shape = bench.graph.add_input("shape", TensorType(DType.I64, (len(wanted),)))
+    shape.set_elements(wanted)
+    found = bench.Reshape(x, shape, allowzero=0).shape
+    assert [evaluate(dim, env) for dim in found] == expected
