@@ -26,7 +26,7 @@ _TYPE_NAMES = {
     DType.F8E4M3FN: "float8e4m3fn", DType.F8E4M3FNUZ: "float8e4m3fnuz",
     DType.F8E5M2: "float8e5m2", DType.F8E5M2FNUZ: "float8e5m2fnuz", DType.U4: "uint4",
     DType.I4: "int4", DType.F4E2M1: "float4e2m1", DType.F8E8M0: "float8e8m0", DType.U2: "uint2",
-    DType.I2: "int2",
+    DType.I2: "int2", DType.F6E2M3: "float6e2m3", DType.F6E3M2: "float6e3m2",
 }  # fmt: skip
 
 

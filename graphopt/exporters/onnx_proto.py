@@ -14,21 +14,23 @@ from graphopt.ir.graph import Graph
 __all__ = ["attribute_proto", "node_proto", "raw_bytes", "tensor_proto", "type_proto"]
 
 Array = np.ndarray[Any, Any]
-_PACKED = {DType.I4, DType.U4, DType.F4E2M1, DType.I2, DType.U2}
 
 
 def raw_bytes(array: Array, dtype: DType) -> bytes:
     """Contents the way ``raw_data`` holds them: little-endian, sub-byte elements packed."""
     flat = np.ascontiguousarray(array).reshape(-1)
-    if dtype not in _PACKED:
+    if dtype.bits % 8 == 0:
         return flat.tobytes()
     bits = dtype.bits
-    per_byte = 8 // bits
-    if dtype is DType.F4E2M1:
+    if dtype.is_float:
         codes = flat.view(np.uint8)
     else:
         codes = flat.astype(np.int8).view(np.uint8)
     codes = codes & np.uint8((1 << bits) - 1)
+    if 8 % bits:
+        stream = np.unpackbits(codes[:, None], axis=1, count=bits, bitorder="little")
+        return np.packbits(stream.ravel(), bitorder="little").tobytes()
+    per_byte = 8 // bits
     padded = np.zeros(-(-codes.size // per_byte) * per_byte, np.uint8)
     padded[: codes.size] = codes
     groups = padded.reshape(-1, per_byte)

@@ -28,8 +28,8 @@ _EAGER_BYTES = 1 << 12
 _CHUNK = 1 << 24
 _EXTERNAL = 1
 _PACKED = {DType.I4, DType.U4, DType.F4E2M1, DType.I2, DType.U2}
-# Types whose stored bytes are not their bytes in memory: any byte but 0 is true.
-_DECODED = _PACKED | {DType.BOOL}
+# Types whose raw bytes are not their bytes in memory. Any byte but 0 is true.
+_DECODED = _PACKED | {DType.F6E2M3, DType.F6E3M2, DType.BOOL}
 # Which typed field holds an element type, and how many of its numbers one element takes.
 _FIELDS = {
     DType.F32: "float_data", DType.C64: "float_data", DType.F64: "double_data",
@@ -239,19 +239,23 @@ def _copy(raw: Array) -> Array:
 
 def _decode(raw: Array, dtype: DType, shape: tuple[int, ...]) -> Array:
     count = math.prod(shape)
-    if dtype in _PACKED:
-        return _unpack(raw, dtype, count).reshape(shape)
     if dtype is DType.BOOL:
-        return (raw != 0).reshape(shape)
+        return np.not_equal(raw, 0).reshape(shape)
+    if dtype in _DECODED:
+        return _unpack(raw, dtype, count).reshape(shape)
     return raw.view(dtype.numpy).reshape(shape)
 
 
 def _unpack(raw: Array, dtype: DType, count: int) -> Array:
     """Elements of ``dtype.bits`` bits, lowest bits first, one a byte."""
     bits = dtype.bits
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    codes = ((raw[:, None] >> shifts) & np.uint8((1 << bits) - 1)).ravel()[:count]
-    if dtype is DType.F4E2M1:
+    if 8 % bits:
+        stream = np.unpackbits(raw, bitorder="little")[: count * bits].reshape(count, bits)
+        codes = np.packbits(stream, axis=1, bitorder="little").ravel()
+    else:
+        shifts = np.arange(0, 8, bits, dtype=np.uint8)
+        codes = ((raw[:, None] >> shifts) & np.uint8((1 << bits) - 1)).ravel()[:count]
+    if dtype.is_float:
         return codes.view(dtype.numpy)
     if dtype.is_signed:
         sign = np.int8(1 << (bits - 1))

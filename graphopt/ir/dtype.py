@@ -39,6 +39,8 @@ class DType(enum.IntEnum):
     F8E8M0 = 24
     U2 = 25
     I2 = 26
+    F6E2M3 = 27
+    F6E3M2 = 28
 
     def __str__(self) -> str:
         return self.name.lower()
@@ -104,11 +106,13 @@ _BITS = {
     DType.U64: 64, DType.C64: 64, DType.C128: 128, DType.BF16: 16, DType.F8E4M3FN: 8,
     DType.F8E4M3FNUZ: 8, DType.F8E5M2: 8, DType.F8E5M2FNUZ: 8, DType.U4: 4, DType.I4: 4,
     DType.F4E2M1: 4, DType.F8E8M0: 8, DType.U2: 2, DType.I2: 2,
+    DType.F6E2M3: 6, DType.F6E3M2: 6,
 }  # fmt: skip
 _FLOATS = frozenset(
     {
         DType.F32, DType.F16, DType.F64, DType.BF16, DType.F8E4M3FN, DType.F8E4M3FNUZ,
         DType.F8E5M2, DType.F8E5M2FNUZ, DType.F4E2M1, DType.F8E8M0,
+        DType.F6E2M3, DType.F6E3M2,
     }
 )  # fmt: skip
 _SIGNED = frozenset({DType.I8, DType.I16, DType.I32, DType.I64, DType.I4, DType.I2})
@@ -123,7 +127,8 @@ _ML_NAMES = {
     DType.BF16: "bfloat16", DType.F8E4M3FN: "float8_e4m3fn", DType.F8E4M3FNUZ: "float8_e4m3fnuz",
     DType.F8E5M2: "float8_e5m2", DType.F8E5M2FNUZ: "float8_e5m2fnuz", DType.U4: "uint4",
     DType.I4: "int4", DType.F4E2M1: "float4_e2m1fn", DType.F8E8M0: "float8_e8m0fnu",
-    DType.U2: "uint2", DType.I2: "int2",
+    DType.U2: "uint2", DType.I2: "int2", DType.F6E2M3: "float6_e2m3fn",
+    DType.F6E3M2: "float6_e3m2fn",
 }  # fmt: skip
 _FROM_NAME = {name: dtype for dtype, name in (_NUMPY_NAMES | _ML_NAMES).items()}
 _CACHE: dict[DType, np.dtype[Any]] = {

@@ -37,6 +37,8 @@ NAMES: Final[dict[int, str]] = {
     24: "float8_e8m0fnu",
     25: "uint2",
     26: "int2",
+    27: "float6_e2m3fn",
+    28: "float6_e3m2fn",
 }
 CODES: Final[dict[str, int]] = {name: code for code, name in NAMES.items()}
 _FIRST_OF_ML_DTYPES: Final = 16
