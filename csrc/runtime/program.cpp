@@ -91,9 +91,8 @@ void Program::load(std::span<const uint8_t> bytes) {
   const ZipReader zip(bytes, pool_);
   check_manifest(Json::parse(text_of(zip.at("manifest.json"))));
   if (const auto* host = zip.find("host.json")) {
-    for (const Json& node : Json::parse(text_of(*host)).array("host.json")) {
-      host_nodes_.push_back(node.string("host.json"));
-    }
+    const Json nodes = Json::parse(text_of(*host));
+    for (const Json& node : nodes.array("host.json")) host_nodes_.push_back(node.string("host.json"));
   }
   const std::span<const uint8_t> weights = zip.at("weights");
   weights_ = weights.data();
