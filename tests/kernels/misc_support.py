@@ -162,10 +162,17 @@ def backend_cases() -> dict[str, list[Any]]:
     return cases
 
 
+def as_array(value: Any) -> np.ndarray:
+    """A value of a test case: an array, or a tensor where numpy has no type for it."""
+    if isinstance(value, onnx.TensorProto):
+        return onnx.numpy_helper.to_array(value)
+    return np.asarray(value)
+
+
 def feeds_of(case: Any, data_set: tuple[Any, Any]) -> dict[str, np.ndarray]:
     """A case's inputs by name."""
     return {
-        value.name: np.asarray(array)
+        value.name: as_array(array)
         for value, array in zip(case.model.graph.input, data_set[0], strict=True)
     }
 
@@ -175,7 +182,7 @@ def expected_of(case: Any, data_set: tuple[Any, Any]) -> list[np.ndarray | None]
     names = [value.name for value in case.model.graph.output]
     by_name = dict(zip(names, data_set[1], strict=True))
     return [
-        np.asarray(by_name[name]) if name in by_name else None
+        as_array(by_name[name]) if name in by_name else None
         for name in case.model.graph.node[0].output
     ]
 
