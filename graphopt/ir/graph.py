@@ -388,7 +388,7 @@ class Graph:
     ) -> tuple[list[Type], dict[int, tuple[Dim, ...]]]:
         """Output types (and known integer contents) that ``op`` gives for these operands."""
         ctx = InferContext(self, op, inputs, attrs, n_outputs, label)
-        if len(inputs) < op.min_inputs or any(v is None for v in inputs[: op.min_inputs]):
+        if len(inputs) < op.min_inputs or any(inputs[i] is None for i in op.required_inputs):
             ctx.fail(f"it takes at least {op.min_inputs} operands")
         if op.max_inputs is not None and len(inputs) > op.max_inputs:
             ctx.fail(f"it takes at most {op.max_inputs} operands, not {len(inputs)}")

@@ -97,14 +97,16 @@ class OpDef:
     opaque: bool = False
 
     def __post_init__(self) -> None:
-        required = [n for n in self.inputs if not n.endswith(("?", "*"))]
-        object.__setattr__(self, "min_inputs", len(required))
+        required = tuple(i for i, n in enumerate(self.inputs) if not n.endswith(("?", "*")))
+        object.__setattr__(self, "required_inputs", required)
+        object.__setattr__(self, "min_inputs", required[-1] + 1 if required else 0)
         variadic = bool(self.inputs) and self.inputs[-1].endswith("*")
         object.__setattr__(self, "max_inputs", None if variadic else len(self.inputs))
         many = bool(self.outputs) and self.outputs[-1].endswith("*")
         object.__setattr__(self, "max_outputs", None if many else len(self.outputs))
 
     min_inputs: int = field(init=False, default=0)
+    required_inputs: tuple[int, ...] = field(init=False, default=())
     max_inputs: int | None = field(init=False, default=None)
     max_outputs: int | None = field(init=False, default=None)
 

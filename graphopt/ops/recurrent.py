@@ -18,7 +18,7 @@ from graphopt.ops.precision import Array, narrow, widen
 from graphopt.ops.registry import register
 from graphopt.ops.schema import attr_specs, cost_of
 
-__all__ = ["ACTIVATIONS", "activation_functions"]
+__all__ = ["ACTIVATIONS", "activation_functions", "recurrent_types", "rounded_lstm"]
 
 Activation = Callable[[Array], Array]
 
@@ -109,6 +109,8 @@ class _Cell:
         return x if self.clip is None else np.clip(x, -self.clip, self.clip)
 
 
+_LSTM_DEFAULTS = ("Sigmoid", "Tanh", "Tanh")
+
 # One step: (cell, gates from the input, hidden state, cell state) -> (hidden state, cell state).
 Step = Callable[[_Cell, Array, Array, Array], tuple[Array, Array]]
 
@@ -166,7 +168,7 @@ def _directions(attr: Callable[[str], str]) -> int:
 
 def _evaluate(
     step: Step, gates: int, defaults: tuple[str, ...], flag: str
-) -> Callable[..., object]:
+) -> Callable[..., tuple[Array, ...]]:
     def evaluate(
         ctx: EvalContext,
         x: Array,
@@ -178,31 +180,61 @@ def _evaluate(
         initial_c: Array | None = None,
         peephole: Array | None = None,
     ) -> tuple[Array, ...]:
-        dtype, batch_first = x.dtype, bool(ctx.attr("layout"))
-        count, hidden = _directions(ctx.attr), r.shape[2]
-        data = widen(np.swapaxes(x, 0, 1) if batch_first else x)
-        steps, batch = data.shape[:2]
-        if lengths is None:
-            lengths = np.full(batch, steps, dtype=np.int32)
-        states = [
-            _state(v, batch_first, (count, batch, hidden), data) for v in (initial_h, initial_c)
-        ]
         cells = _cells(ctx, gates, defaults, flag, (w, r, bias, peephole))
-        results = [
-            _sweep(step, cell, data, lengths, states[0][d], states[1][d], backwards)
-            for d, (cell, backwards) in enumerate(
-                zip(cells, _orders(ctx.attr("direction")), strict=True)
-            )
-        ]
-        y = np.stack([result[0] for result in results], axis=2 if batch_first else 1)
-        if batch_first:
-            # [steps, batch, directions, hidden] -> [batch, steps, directions, hidden]
-            y = np.swapaxes(y, 0, 1)
-        axis = 1 if batch_first else 0
-        last = [np.stack([result[i] for result in results], axis=axis) for i in (1, 2)]
-        return tuple(narrow(v, dtype) for v in (y, *last))[: 3 if gates == 4 else 2]
+        states = (initial_h, initial_c)
+        if not ctx.attr("layout"):
+            return _run(ctx, step, cells, x, lengths, states)[: 3 if gates == 4 else 2]
+        swapped = [None if v is None else np.swapaxes(v, 0, 1) for v in states]
+        y, *last = _run(ctx, step, cells, np.swapaxes(x, 0, 1), lengths, swapped)
+        results = (y.transpose(2, 0, 1, 3), *(np.swapaxes(v, 0, 1) for v in last))
+        return results[: 3 if gates == 4 else 2]
 
     return evaluate
+
+
+def _run(
+    ctx: EvalContext,
+    step: Step,
+    cells: Sequence[_Cell],
+    x: Array,
+    lengths: Array | None,
+    states: Sequence[Array | None],
+) -> tuple[Array, ...]:
+    """Y [steps, directions, batch, hidden], Y_h and Y_c [directions, batch, hidden]."""
+    data = widen(x)
+    steps, batch = data.shape[:2]
+    if lengths is None:
+        lengths = np.full(batch, steps, dtype=np.int32)
+    shape = (len(cells), batch, cells[0].r.shape[1])
+    h, c = (np.zeros(shape, dtype=data.dtype) if v is None else widen(v) for v in states)
+    results = [
+        _sweep(step, cell, data, lengths, h[d], c[d], backwards)
+        for d, (cell, backwards) in enumerate(
+            zip(cells, _orders(ctx.attr("direction")), strict=True)
+        )
+    ]
+    y = np.stack([result[0] for result in results], axis=1)
+    last = (np.stack([result[i] for result in results]) for i in (1, 2))
+    return tuple(narrow(v, x.dtype) for v in (y, *last))
+
+
+def rounded_lstm(
+    ctx: EvalContext,
+    rounded: Callable[[Array], Array],
+    operands: Sequence[Array | None],
+) -> tuple[Array, ...]:
+    """An LSTM whose products see their data operand through ``rounded``.
+
+    ``operands`` are LSTM's (X, W, R, B, sequence_lens, initial_h, initial_c, P), all steps first.
+    """
+    x, w, r, bias, lengths, h, c, peephole = operands
+    assert x is not None and w is not None and r is not None
+    cells = _cells(ctx, 4, _LSTM_DEFAULTS, "input_forget", (w, r, bias, peephole))
+
+    def step(cell: _Cell, gates: Array, h: Array, c: Array) -> tuple[Array, Array]:
+        return _lstm_step(cell, gates, rounded(h), c)
+
+    return _run(ctx, step, cells, rounded(x), lengths, (h, c))
 
 
 def _orders(direction: str) -> list[bool]:
@@ -210,12 +242,6 @@ def _orders(direction: str) -> list[bool]:
     if direction not in orders:
         raise ModelError(f"direction is '{direction}'")
     return orders[direction]
-
-
-def _state(v: Array | None, batch_first: bool, shape: tuple[int, int, int], like: Array) -> Array:
-    if v is None:
-        return np.zeros(shape, dtype=like.dtype)
-    return widen(np.swapaxes(v, 0, 1) if batch_first else v)
 
 
 def _cells(
@@ -253,7 +279,6 @@ def _cells(
 
 def _infer(gates: int) -> Callable[[InferContext], tuple[Type, ...]]:
     def infer(ctx: InferContext) -> tuple[Type, ...]:
-        dtype = ctx.dtype(0)
         data, weight, recurrent = ctx.shape(0), ctx.shape(1), ctx.shape(2)
         count = _directions(ctx.attr)
         for index, shape in enumerate((data, weight, recurrent)):
@@ -266,16 +291,22 @@ def _infer(gates: int) -> Callable[[InferContext], tuple[Type, ...]]:
             require_equal(ctx, recurrent[1], gates * hidden, "R must have a row for every gate")
         if weight is not None and data is not None:
             require_equal(ctx, weight[2], data[2], "W must have a column for every input")
-        steps, batch = (ctx.fresh("steps"), ctx.fresh("batch")) if data is None else data[:2]
-        if ctx.attr("layout"):
-            steps, batch = batch, steps
-            y: tuple[Dim, ...] = (batch, steps, count, hidden)
-            state: tuple[Dim, ...] = (batch, count, hidden)
-        else:
-            y, state = (steps, count, batch, hidden), (count, batch, hidden)
-        return TensorType(dtype, y), TensorType(dtype, state), TensorType(dtype, state)
+        return recurrent_types(ctx, hidden, bool(ctx.attr("layout")))
 
     return infer
+
+
+def recurrent_types(ctx: InferContext, hidden: Dim, batch_first: bool) -> tuple[Type, ...]:
+    """Types of Y, Y_h and Y_c for the input that is operand 0."""
+    dtype, data, count = ctx.dtype(0), ctx.shape(0), _directions(ctx.attr)
+    steps, batch = (ctx.fresh("steps"), ctx.fresh("batch")) if data is None else data[:2]
+    if batch_first:
+        steps, batch = batch, steps
+        y: tuple[Dim, ...] = (batch, steps, count, hidden)
+        state: tuple[Dim, ...] = (batch, count, hidden)
+    else:
+        y, state = (steps, count, batch, hidden), (count, batch, hidden)
+    return TensorType(dtype, y), TensorType(dtype, state), TensorType(dtype, state)
 
 
 def _flops(gates: int) -> Callable[[Node], Dim | None]:
@@ -327,7 +358,7 @@ register(
         outputs=("Y?", "Y_h?", "Y_c?"),
         attrs=attr_specs(**_COMMON, input_forget=("i", 0)),
         infer=_infer(4),
-        evaluate=_evaluate(_lstm_step, 4, ("Sigmoid", "Tanh", "Tanh"), "input_forget"),
+        evaluate=_evaluate(_lstm_step, 4, _LSTM_DEFAULTS, "input_forget"),
         cost=cost_of(_flops(4)),
     ),
 )

@@ -44,6 +44,9 @@ _FAMILIES = (
     "graphopt.ops.ml_features",
     "graphopt.ops.ml_linear",
     "graphopt.ops.ml_trees",
+    "graphopt.ops.microsoft",
+    "graphopt.ops.microsoft_quantized",
+    "graphopt.ops.microsoft_attention",
 )
 # ONNX writes its own domain in two ways.
 _DEFAULT_DOMAINS = frozenset({"", "ai.onnx"})

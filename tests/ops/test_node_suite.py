@@ -44,7 +44,7 @@ UNTESTED = frozenset(
         "OneHotEncoder", "Optional", "RandomNormal", "RandomNormalLike", "RandomUniform",
         "RandomUniformLike", "SVMClassifier", "SVMRegressor", "Scaler", "SequenceAt",
         "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceLength",
-        "TreeEnsembleClassifier", "TreeEnsembleRegressor",
+        "SimplifiedLayerNormalization", "TreeEnsembleClassifier", "TreeEnsembleRegressor",
     }
 )  # fmt: skip
 
