@@ -8,199 +8,21 @@ mutating is safe.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from graphopt.errors import ModelError, VerifyError
 from graphopt.ir.constant import Constant
-from graphopt.ir.dim import Dim, Expr, sym
+from graphopt.ir.dim import Dim, Expr, sym, symbols
+from graphopt.ir.node import Node, Origin, Scope, Use, Value
 from graphopt.ir.op import InferContext, OpDef
 from graphopt.ir.types import TensorType, Type
 
 __all__ = ["Graph", "Node", "Origin", "Use", "Value"]
 
-Origin = frozenset[str]
-# Contents of integer constants up to this many elements are followed as sizes.
-_MAX_ELEMENTS = 64
 
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """One reading of a value: operand ``index`` of a node, or output ``index`` of a graph."""
-
-    user: Node | Graph
-    index: int
-
-
-class Value:
-    """An SSA value: the output of a node, an input of a graph, or a constant."""
-
-    __slots__ = ("_elements", "_uses", "constant", "graph", "index", "name", "producer", "type")
-
-    def __init__(
-        self,
-        name: str,
-        type: Type,
-        graph: Graph,
-        producer: Node | None = None,
-        index: int = 0,
-        constant: Constant | None = None,
-    ) -> None:
-        self.name = name
-        self.type = type
-        self.graph = graph
-        self.producer = producer
-        self.index = index
-        self.constant = constant
-        self._uses: dict[tuple[int, int], Use] = {}
-        self._elements: tuple[Dim, ...] | None = None
-
-    @property
-    def uses(self) -> tuple[Use, ...]:
-        """Readings, in the order they were made; those of nested regions included."""
-        return tuple(self._uses.values())
-
-    @property
-    def use_count(self) -> int:
-        """Number of readings."""
-        return len(self._uses)
-
-    @property
-    def users(self) -> tuple[Node, ...]:
-        """Nodes that read the value, each once."""
-        found = {id(u.user): u.user for u in self._uses.values() if isinstance(u.user, Node)}
-        return tuple(found.values())
-
-    @property
-    def is_output(self) -> bool:
-        """True when some graph (or region) yields the value."""
-        return any(isinstance(use.user, Graph) for use in self._uses.values())
-
-    @property
-    def is_constant(self) -> bool:
-        """True when the contents are known at compile time."""
-        return self.constant is not None
-
-    @property
-    def is_input(self) -> bool:
-        """True for an input of a graph or region."""
-        return self.producer is None and self.constant is None
-
-    @property
-    def tensor(self) -> TensorType:
-        """The type, which must be a tensor's. Raises ModelError."""
-        if not isinstance(self.type, TensorType):
-            raise ModelError(f"value '{self.name}' is {self.type}, not a tensor")
-        return self.type
-
-    @property
-    def shape(self) -> tuple[Dim, ...] | None:
-        """Shape of the tensor; None when its rank is unknown."""
-        return self.tensor.shape
-
-    @property
-    def elements(self) -> tuple[Dim, ...] | None:
-        """Flattened contents as sizes, for small integer tensors where every one is known."""
-        if self._elements is None and self.constant is not None:
-            constant = self.constant
-            if constant.type.dtype.is_integer and constant.numel <= _MAX_ELEMENTS:
-                self._elements = tuple(int(x) for x in constant.array.ravel())
-        return self._elements
-
-    def set_elements(self, dims: Sequence[Dim] | None) -> None:
-        """Records what is known of the contents."""
-        self._elements = None if dims is None else tuple(dims)
-
-    def __repr__(self) -> str:
-        return f"%{self.name}: {self.type}"
-
-
-class Node:
-    """One operation. Operands and attributes are read-only here: change them through the graph."""
-
-    __slots__ = ("_attrs", "_graph", "_inputs", "_next", "_prev", "name", "op", "origin", "outputs")
-
-    def __init__(
-        self,
-        op: OpDef,
-        inputs: Sequence[Value | None],
-        attrs: Mapping[str, Any],
-        origin: Origin,
-        name: str,
-    ) -> None:
-        self.op = op
-        self.name = name
-        self.origin = origin
-        self.outputs: tuple[Value, ...] = ()
-        self._inputs: list[Value | None] = list(inputs)
-        self._attrs = dict(attrs)
-        self._graph: Graph | None = None
-        self._prev: Node | None = None
-        self._next: Node | None = None
-
-    @property
-    def inputs(self) -> tuple[Value | None, ...]:
-        """Operands; None where an optional one is absent."""
-        return tuple(self._inputs)
-
-    @property
-    def output(self) -> Value:
-        """The first output."""
-        return self.outputs[0]
-
-    @property
-    def attrs(self) -> Mapping[str, Any]:
-        """Attributes that were given; :meth:`attr` adds the schema's defaults."""
-        return self._attrs
-
-    @property
-    def graph(self) -> Graph:
-        """The graph or region that holds the node."""
-        if self._graph is None:
-            raise ValueError(f"node '{self.name}' was erased")
-        return self._graph
-
-    @property
-    def erased(self) -> bool:
-        """True once the node left its graph."""
-        return self._graph is None
-
-    @property
-    def regions(self) -> tuple[Graph, ...]:
-        """Graphs among the attributes."""
-        return tuple(v for v in self._attrs.values() if isinstance(v, Graph))
-
-    def input(self, index: int) -> Value | None:
-        """Operand ``index``, None when absent."""
-        return self._inputs[index] if index < len(self._inputs) else None
-
-    def attr(self, name: str) -> Any:
-        """The attribute, or its schema default."""
-        value = self._attrs.get(name)
-        if value is not None:
-            return value
-        spec = self.op.attrs.get(name)
-        return None if spec is None else _default(spec.default)
-
-    def is_a(self, name: str, domain: str = "") -> bool:
-        """True when the node is that op."""
-        return self.op.name == name and self.op.domain == domain
-
-    def __repr__(self) -> str:
-        outs = ", ".join(f"%{v.name}" for v in self.outputs)
-        ins = ", ".join("_" if v is None else f"%{v.name}" for v in self._inputs)
-        return f"{outs} = {self.op.qualified}({ins})"
-
-
-def _default(value: Any) -> Any:
-    from graphopt.ir.op import REQUIRED
-
-    return None if value is REQUIRED else value
-
-
-class Graph:
+class Graph(Scope):
     """A graph of nodes, or a region of one: inputs, nodes in topological order, outputs.
 
     Values of enclosing graphs are in scope in a region. Names of values are unique over a graph and
@@ -607,8 +429,6 @@ def _fresh(taken: dict[str, int], hint: str) -> str:
 
 def _reserve_symbols(graph: Graph, type: Type) -> None:
     if isinstance(type, TensorType) and type.shape is not None:
-        from graphopt.ir.dim import symbols
-
         for dim in type.shape:
             if not isinstance(dim, int):
                 for name in symbols(dim):
