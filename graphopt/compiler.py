@@ -14,6 +14,7 @@ from typing import Any
 from graphopt import __version__
 from graphopt.api import to_graph
 from graphopt.backends import Backend, Compiled, Target, find
+from graphopt.backends.plan import interpret
 from graphopt.errors import (
     GraphoptError,
     OptionError,
@@ -100,11 +101,16 @@ def compile_graph(
     ctx = ctx or PassContext()
     ctx.target = target
     graph = clone(source)
-    pipeline = Pipeline((*level(optimize).passes, *backend.pipeline(target).passes))
-    if not isinstance(level(optimize), Pipeline):
-        raise OptionError(f"bad optimization level '{optimize}'")
+    pipeline = level(optimize)
     pipeline(graph, ctx)
-    compiled = backend.build(graph, target, ctx)
+    refused = backend.refuses(graph, target)
+    if refused is None:
+        lowering = backend.pipeline(target)
+        lowering(graph, ctx)
+        pipeline = Pipeline((*pipeline.passes, *lowering.passes))
+        compiled = backend.build(graph, target, ctx)
+    else:
+        compiled = interpret(graph, refused)
     _report_fallbacks(compiled, backend, strict)
     report = Report(
         passes=list(ctx.ran),
@@ -203,8 +209,8 @@ def check(
     if not all(c.ok for c in results):
         bad = next(c for c in results if not c.ok)
         raise VerificationError(
-            f"output '{bad.name}' differs from {oracle.name} by a relative error of {bad.error:.3g} "
-            f"(allowed {bad.tolerance:.3g})"
+            f"output '{bad.name}' differs from {oracle.name} by a relative error of "
+            f"{bad.error:.3g} (allowed {bad.tolerance:.3g})"
         )
     return {
         "oracle": oracle.name,

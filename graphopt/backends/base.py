@@ -100,6 +100,10 @@ class Backend(ABC):
     def supports(self, node: Node, target: Target) -> Refusal | None:
         """Why ``node`` cannot run natively on ``target``; None when it can."""
 
+    def refuses(self, graph: Graph, target: Target) -> str | None:
+        """Why a whole CORE graph must run in the reference interpreter; None when it need not."""
+        return None
+
     @abstractmethod
     def pipeline(self, target: Target) -> Pipeline:
         """The passes that take a CORE graph to LOWERED(target)."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from graphopt.backends.base import Compiled
 from graphopt.errors import CompileError
 from graphopt.ir import (
     Constant,
@@ -30,7 +31,15 @@ from graphopt.ir import (
     symbols,
 )
 
-__all__ = ["KernelCall", "Plan", "PlanBuilder", "bound_symbols", "interpreted", "new_symbols"]
+__all__ = [
+    "KernelCall",
+    "Plan",
+    "PlanBuilder",
+    "bound_symbols",
+    "interpret",
+    "interpreted",
+    "new_symbols",
+]
 
 PLAN_VERSION = 1
 _ALIGN = 64
@@ -509,6 +518,18 @@ def interpreted(graph: Graph) -> Plan:
         "objects": {},
     }
     return Plan(document, builder.weights, [print_graph(whole, inline_elements=None)])
+
+
+def interpret(graph: Graph, reason: str = "") -> Compiled:
+    """A whole graph for the interpreter; with ``reason`` every node counts as a fallback."""
+    plan = interpreted(graph)
+    members: dict[str, Any] = {
+        "plan": plan.to_json(),
+        "weights": plan.weight_pieces(),
+        "host.json": json.dumps(plan.host_nodes).encode(),
+    }
+    fallbacks = [(node, reason) for node in graph] if reason else []
+    return Compiled(members=members, fallbacks=fallbacks)
 
 
 def _no_kernel(node: Node) -> KernelCall:

@@ -20,7 +20,8 @@ def save_npz(path: Path, arrays: Mapping[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
-            np.savez(file, **{name: np.asarray(value) for name, value in arrays.items()})
+            named: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
+            np.savez(file, **named)
         temporary.replace(path)
     except OSError as error:
         raise ArtifactError(f"cannot write '{path}': {error.strerror or error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from graphopt.backends.base import Backend, Compiled, Target, Unavailable
 from graphopt.backends.cpu.fuse_epilogue import FuseEpilogue
@@ -13,7 +13,7 @@ from graphopt.backends.cpu.lower_dense import LowerDense
 from graphopt.backends.cpu.lower_native import LowerNative, refusal
 from graphopt.backends.cpu.lower_views import LowerViews
 from graphopt.backends.cpu.ops import DOMAIN
-from graphopt.backends.plan import PlanBuilder, interpreted
+from graphopt.backends.plan import PlanBuilder
 from graphopt.errors import OptionError
 from graphopt.ir import DType, Graph, Node, TensorType, Value
 from graphopt.passes import parse_pipeline
@@ -65,6 +65,15 @@ class CpuBackend(Backend):
         reason = refusal(node)
         return None if reason is None else Refusal(reason, node)
 
+    def refuses(self, graph: Graph, target: Target) -> str | None:
+        """Plans hold tensors of known rank with a flat form in memory."""
+        for value in _values(graph):
+            if not isinstance(value.type, TensorType) or value.type.dtype is DType.STRING:
+                return f"%{value.name} is {value.type}, not a tensor of numbers"
+            if value.type.shape is None:
+                return f"the rank of %{value.name} is not known"
+        return None
+
     def pipeline(self, target: Target) -> Pipeline:
         """Dense kernels first, then layout, epilogues, views, groups, and what is left."""
         clean = parse_pipeline("fold-constants,simplify,merge-common,eliminate-dead").passes
@@ -86,8 +95,6 @@ class CpuBackend(Backend):
         """Generates code for all groups at once, then lays out the plan."""
         from graphopt.codegen import KernelRequest, compile_kernels
 
-        if not _flat(graph):
-            return _interpreted(graph)
         levels = self.levels(target)
         nodes = list(_steps(graph))
         groups = [n for n in nodes if n.op.domain == DOMAIN and n.op.name == "group"]
@@ -101,7 +108,7 @@ class CpuBackend(Backend):
         if plan.host_nodes:
             result.members["host.json"] = json.dumps(plan.host_nodes).encode()
         result.fallbacks = [(n, self._why(n, target)) for n in nodes if _hosted(n)]
-        result.notes = {"kernels": len(set(k.symbol for k in compiled.kernels))}
+        result.notes = {"kernels": len({k.symbol for k in compiled.kernels})}
         return result
 
     def _why(self, node: Node, target: Target) -> str:
@@ -122,28 +129,9 @@ def _hosted(node: Node) -> bool:
     return node.op.domain != DOMAIN and node.op.name not in _CONTROL_FLOW
 
 
-def _flat(graph: Graph) -> bool:
-    """True when every value is a tensor of known rank with a flat form in memory."""
-    values: list[Value] = [*graph.inputs, *graph.constants.values(), *graph.outputs]
-    for node in graph.walk():
-        values.extend(node.outputs)
+def _values(graph: Graph) -> Iterator[Value]:
+    yield from (*graph.inputs, *graph.constants.values())
+    for node in graph:
+        yield from node.outputs
         for region in node.regions:
-            values.extend((*region.inputs, *region.constants.values()))
-    return all(
-        isinstance(v.type, TensorType)
-        and v.type.dtype is not DType.STRING
-        and v.type.shape is not None
-        for v in values
-    )
-
-
-def _interpreted(graph: Graph) -> Compiled:
-    """Graphs with sequences, optionals, strings or unknown ranks run in the interpreter."""
-    plan = interpreted(graph)
-    members: dict[str, Any] = {
-        "plan": plan.to_json(),
-        "weights": plan.weight_pieces(),
-        "host.json": json.dumps(plan.host_nodes).encode(),
-    }
-    reason = "the model holds values that are not tensors of known rank"
-    return Compiled(members=members, fallbacks=[(node, reason) for node in graph])
+            yield from _values(region)

@@ -369,9 +369,10 @@ def flops(node: Node) -> Dim:
     if node.op.domain != DOMAIN or not node.outputs:
         return 0
     out = product(node.output.shape or ())
+    depth = 0
     if node.op.name == "gemm":
-        return 2 * node.attrs["k"] * out
-    if node.op.name == "conv":
+        depth = int(node.attrs["k"])
+    elif node.op.name == "conv":
         taps = int(np.prod(node.attrs["kernel_shape"]))
-        return 2 * taps * (node.attrs["cin"] // node.attrs["group"]) * out
-    return 0
+        depth = taps * int(node.attrs["cin"]) // int(node.attrs["group"])
+    return 2 * depth * out

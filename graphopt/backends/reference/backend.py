@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import ClassVar
 
 from graphopt.backends.base import Backend, Compiled, Target
-from graphopt.backends.plan import interpreted
+from graphopt.backends.plan import interpret
 from graphopt.ir import Graph, Node
 from graphopt.rewrite import PassContext, Pipeline, Refusal
 
@@ -31,11 +30,4 @@ class ReferenceBackend(Backend):
 
     def build(self, graph: Graph, target: Target, ctx: PassContext) -> Compiled:
         """A plan of one host step."""
-        plan = interpreted(graph)
-        return Compiled(
-            members={
-                "plan": plan.to_json(),
-                "weights": plan.weight_pieces(),
-                "host.json": json.dumps(plan.host_nodes).encode(),
-            }
-        )
+        return interpret(graph)
