@@ -76,7 +76,7 @@ class Value:
     @property
     def is_output(self) -> bool:
         """True when some graph (or region) yields the value."""
-        return any(isinstance(use.user, Graph) for use in self._uses.values())
+        return any(isinstance(use.user, Scope) for use in self._uses.values())
 
     @property
     def is_constant(self) -> bool:
