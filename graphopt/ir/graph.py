@@ -147,6 +147,7 @@ class Graph(Scope):
         """A constant of this graph, renamed when the name is taken."""
         constant = data if isinstance(data, Constant) else Constant(np.asarray(data))
         value = Value(self.fresh_name(name), constant.type, self, constant=constant)
+        value.made_up = value.name != name
         self._constants[value.name] = value
         return value
 
@@ -188,6 +189,7 @@ class Graph(Scope):
             hint = names[index] if names is not None and index < len(names) else ""
             value_name = self.fresh_name(hint or op.name.lower())
             outputs.append(Value(value_name, type, self, node, index))
+            outputs[-1].made_up = value_name != hint
             if index in elements:
                 outputs[-1]._elements = elements[index]
             _reserve_symbols(self, type)
@@ -253,9 +255,10 @@ class Graph(Scope):
 
     def set_attr(self, node: Node, name: str, value: Any) -> None:
         """Sets an attribute, or removes it when ``value`` is None."""
-        if value is None:
-            node._attrs.pop(name, None)
-        else:
+        old = node._attrs.pop(name, None)
+        if isinstance(old, Graph) and old is not value:
+            old._drop()
+        if value is not None:
             node._attrs[name] = value
             if isinstance(value, Graph):
                 value.parent = self
@@ -280,6 +283,10 @@ class Graph(Scope):
             if new is not None:
                 self.replace_all_uses(old, new)
         self.erase(node)
+        for old, new in zip(node.outputs, values, strict=True):
+            if new is not None and new.made_up and not old.made_up:
+                self.root._names.pop(old.name, None)
+                self.rename(new, old.name)
 
     def erase(self, node: Node) -> None:
         """Removes a node. Raises ValueError while an output is still used."""
@@ -373,6 +380,7 @@ class Graph(Scope):
             del value.graph._constants[value.name]
             value.graph._constants[claimed] = value
         value.name = claimed
+        value.made_up = False
 
     # ---- inside ----
 

@@ -37,7 +37,9 @@ class Use:
 class Value:
     """An SSA value: the output of a node, an input of a graph, or a constant."""
 
-    __slots__ = ("_elements", "_uses", "constant", "graph", "index", "name", "producer", "type")
+    __slots__ = (
+        "_elements", "_uses", "constant", "graph", "index", "made_up", "name", "producer", "type",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -49,6 +51,8 @@ class Value:
         constant: Constant | None = None,
     ) -> None:
         self.name = name
+        # True when nobody asked for this very name: it may then be given up for a better one.
+        self.made_up = False
         self.type = type
         self.graph = graph
         self.producer = producer

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphopt.errors import GraphoptError
-from graphopt.ir import Constant, Graph, Node, TensorType, Trait, Value, static_shape
+from graphopt.ir import Constant, DType, Graph, Node, TensorType, Trait, Value, static_shape
 from graphopt.ops.interpreter import evaluate_node
 from graphopt.rewrite import Pass, PassContext, record_edit
 
@@ -68,7 +68,18 @@ class FoldConstants(Pass):
             results = evaluate_node(node, operands)
         except GraphoptError:
             return None
-        return [np.asarray(result) for result in results]
+        return _arrays(node, results)
+
+
+def _arrays(node: Node, results: list[Any]) -> list[np.ndarray[Any, Any] | None] | None:
+    """What is read of ``results``, None where it is not of the types that were inferred."""
+    arrays: list[np.ndarray[Any, Any] | None] = []
+    for value, result in zip(node.outputs, results, strict=False):
+        array = np.asarray(result) if value.use_count else None
+        if array is not None and array.dtype != value.tensor.dtype.numpy:
+            return None
+        arrays.append(array)
+    return arrays if len(arrays) == len(node.outputs) else None
 
 
 def _foldable(node: Node) -> bool:
@@ -94,7 +105,10 @@ def _known_elements(node: Node) -> list[np.ndarray[Any, Any] | None] | None:
     if len(node.outputs) != 1 or node.op.has(Trait.CONSTANT):
         return None
     value = node.output
-    if not isinstance(value.type, TensorType) or not value.type.dtype.is_integer:
+    if not isinstance(value.type, TensorType):
+        return None
+    # Floats are followed too, but their elements do not tell -0 from +0.
+    if not value.type.dtype.is_integer and value.type.dtype is not DType.BOOL:
         return None
     shape = static_shape(value.type.shape)
     if shape is None or value.elements is None:

@@ -93,7 +93,7 @@ class DropUnit(Rule):
         array = constant.array
         if not bool(np.all(array == neutral)):
             return Refusal(lambda: f"the constant is not all {neutral}", m["unit"])
-        if neutral == 0 and array.dtype.kind == "f" and bool(np.signbit(array).any()):
+        if neutral == 0 and constant.type.dtype.is_float and bool(np.signbit(array).any()):
             return Refusal("x - (-0) turns -0 into +0", m["unit"])
         return _same_type(m, m["x"])
 
@@ -108,6 +108,10 @@ class ComposeTransposes(Rule):
     def pattern(self, op: PatternOps, x: Var) -> NodePattern:
         """Two in a row; the first may have other readers."""
         return op.Transpose(op.Transpose(x, _bind="first", _shared=True))
+
+    def check(self, m: Match) -> Refusal | None:
+        """Without a rank there is no default permutation to compose."""
+        return _unranked(m.node("first"))
 
     def rewrite(self, op: Builder, m: Match) -> Value:
         """One transpose or none."""
@@ -128,6 +132,9 @@ class DropTranspose(Rule):
 
     def check(self, m: Match) -> Refusal | None:
         """The permutation must be the identity."""
+        refused = _unranked(m.root)
+        if refused is not None:
+            return refused
         perm = _perm(m.root)
         if perm == tuple(range(len(perm))):
             return None
@@ -138,6 +145,12 @@ class DropTranspose(Rule):
         return m["x"]
 
 
+def _unranked(node: Node) -> Refusal | None:
+    value = node.input(0)
+    assert value is not None
+    return Refusal("the rank is not known", value) if value.tensor.rank is None else None
+
+
 def _perm(node: Node) -> tuple[int, ...]:
     value = node.input(0)
     assert value is not None
@@ -146,7 +159,7 @@ def _perm(node: Node) -> tuple[int, ...]:
 
 
 class DropSameShape(Rule):
-    """``Reshape(x, shape of x) -> x``; Expand, Tile, Pad, Slice that change nothing too."""
+    """``Reshape(x, shape of x) -> x``; Expand, Tile, Slice and their like that change nothing."""
 
     def pattern(self, op: PatternOps, x: Var) -> list[NodePattern]:
         """Shape operations with their further operands."""
@@ -196,7 +209,7 @@ class MergeReshapes(Rule):
 
     def rewrite(self, op: Builder, m: Match) -> Value:
         """One Reshape from the first operand."""
-        result: Value = op.Reshape(m["x"], m["s"])
+        result: Value = op.Reshape(m["x"], m["s"], **m.root.attrs)
         return result
 
 
@@ -210,6 +223,8 @@ class CastTwice(Rule):
     def check(self, m: Match) -> Refusal | None:
         """The first cast must lose nothing."""
         source, middle = m["x"].tensor.dtype, m.node("first").output.tensor.dtype
+        if m.root.output.tensor.dtype is DType.STRING:
+            return Refusal("text shows the type that it was made from", m.root)
         if (source, middle) in _LOSSLESS:
             return None
         return Refusal(lambda: f"{source} to {middle} may lose digits", m.node("first"))

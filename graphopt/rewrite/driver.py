@@ -96,10 +96,7 @@ def _apply(rule: Rule, match: Match, work: _Worklist, pass_name: str) -> Edit:
     around = {user for value in root.outputs for user in value.users}
     around.update(v.producer for v in root.inputs if v is not None and v.producer is not None)
     graph.replace(root, values)
-    for node in match.nodes[1:]:
-        if not node.erased and not any(v.use_count for v in node.outputs):
-            around.update(v.producer for v in node.inputs if v is not None and v.producer)
-            node.graph.erase(node)
+    _erase_unread(match.nodes[1:], around)
     for value in values:
         if value is not None and value.producer is not None and not value.producer.erased:
             around.add(value.producer)
@@ -111,6 +108,19 @@ def _apply(rule: Rule, match: Match, work: _Worklist, pass_name: str) -> Edit:
             work.push(node)
     added = tuple(repr(node) for node in builder.created if not node.erased)
     return Edit(pass_name, rule.name, removed, added, tuple(sorted(origin)))
+
+
+def _erase_unread(nodes: Sequence[Node], around: set[Node]) -> None:
+    """Erases those of ``nodes`` that nobody reads, readers before what they read."""
+    left = list(nodes)
+    while left:
+        dead = [n for n in left if not n.erased and not any(v.use_count for v in n.outputs)]
+        if not dead:
+            return
+        for node in dead:
+            around.update(v.producer for v in node.inputs if v is not None and v.producer)
+            node.graph.erase(node)
+        left = [n for n in left if not n.erased]
 
 
 def _check_types(rule: Rule, root: Node, values: Sequence[Value | None]) -> None:

@@ -90,59 +90,105 @@ class Match:
         )
 
 
+# A goal is a pattern and what it has to match: a value, None where an operand is absent, or the
+# root node. Goals form a linked list, so that alternatives share their tails.
+_Subject = Value | Node | None
+_Goal = tuple[Pattern, _Subject]
+_Goals = tuple[_Goal, "_Goals"] | None
+
+
 def match_node(pattern: NodePattern, node: Node) -> Match | Refusal:
-    """Matches ``pattern`` with ``node`` as its root."""
+    """Matches ``pattern`` with ``node`` as its root; all ways to order operands are tried.
+
+    Of several refusals the one that came furthest is returned.
+    """
     match = Match(node)
-    refusal = _match_op(pattern, node, match)
-    # Readers are checked last: one matched node may be read by another that is matched later.
-    refusal = refusal or _check_uses(match)
-    return match if refusal is None else refusal
+    search = _Search(match)
+    if search.solve(((pattern, node), None), 0):
+        return match
+    assert search.refusal is not None
+    return search.refusal
 
 
-def _match(pattern: Pattern, value: Value | None, match: Match) -> Refusal | None:
+class _Search:
+    """Depth-first search over the choices that a pattern leaves."""
+
+    def __init__(self, match: Match) -> None:
+        self.match = match
+        self.refusal: Refusal | None = None
+        self.reached = -1
+
+    def solve(self, goals: _Goals, done: int) -> bool:
+        """True when all goals hold together; the match is then complete."""
+        while goals is not None:
+            (pattern, subject), goals = goals
+            found = _expand(pattern, subject, self.match)
+            if isinstance(found, Refusal):
+                return self.refuse(found, done)
+            done += 1
+            if len(found) > 1:
+                return self.choose(found, goals, done)
+            goals = _prepend(found[0], goals)
+        # Readers are checked last: one matched node may be read by another that is matched later.
+        refusal = _check_uses(self.match)
+        return True if refusal is None else self.refuse(refusal, done)
+
+    def choose(self, options: list[list[_Goal]], goals: _Goals, done: int) -> bool:
+        saved = self.match._save()
+        for option in options:
+            if self.solve(_prepend(option, goals), done):
+                return True
+            self.match._restore(saved)
+        return False
+
+    def refuse(self, refusal: Refusal, done: int) -> bool:
+        if done > self.reached:
+            self.refusal, self.reached = refusal, done
+        return False
+
+
+def _prepend(goals: list[_Goal], rest: _Goals) -> _Goals:
+    for goal in reversed(goals):
+        rest = (goal, rest)
+    return rest
+
+
+def _expand(pattern: Pattern, subject: _Subject, match: Match) -> list[list[_Goal]] | Refusal:
+    """What is left to show when ``pattern`` meets ``subject``: alternatives, lists of goals."""
+    if isinstance(subject, Node):
+        assert isinstance(pattern, NodePattern)
+        return _expand_node(pattern, subject, match)
     if isinstance(pattern, Optional_):
-        return None if value is None else _match(pattern.inner, value, match)
-    if value is None:
+        return [[]] if subject is None else [[(pattern.inner, subject)]]
+    if subject is None:
         return Refusal("an operand that the pattern needs is absent", match.root)
-    refusal = _match_kind(pattern, value, match)
-    if refusal is not None:
-        return refusal
     for predicate, reason in pattern.checks:
-        if not predicate(value):
-            return _failed(reason, value)
-    return None
+        if not predicate(subject):
+            return _failed(reason, subject)
+    if isinstance(pattern, Var):
+        return _match_var(pattern, subject, match) or [[]]
+    if isinstance(pattern, Scalar):
+        return _match_scalar(pattern, subject, match) or [[]]
+    if isinstance(pattern, AnyOf):
+        return [[(option, subject)] for option in pattern.options]
+    if isinstance(pattern, NodePattern):
+        return _expand_value(pattern, subject, match)
+    raise TypeError(f"{type(pattern).__name__} cannot stand here")
 
 
 def _failed(reason: str, value: Value) -> Refusal:
     return Refusal(lambda: f"{reason} does not hold for {value!r}", value)
 
 
-def _match_kind(pattern: Pattern, value: Value, match: Match) -> Refusal | None:
-    if isinstance(pattern, Var):
-        return _match_var(pattern, value, match)
-    if isinstance(pattern, NodePattern):
-        node = value.producer
-        if node is None or node.op.name != pattern.op or node.op.domain != pattern.domain:
-            return Refusal(lambda: f"expected {pattern.op}, found {_describe(value)}", value)
-        if value.index != pattern.output:
-            return Refusal(
-                lambda: f"expected output {pattern.output} of {pattern.op}, found {value.index}",
-                value,
-            )
-        return _match_op(pattern, node, match)
-    if isinstance(pattern, Scalar):
-        return _match_scalar(pattern, value, match)
-    if isinstance(pattern, AnyOf):
-        first: Refusal | None = None
-        for option in pattern.options:
-            saved = match._save()
-            refusal = _match(option, value, match)
-            if refusal is None:
-                return None
-            first = first or refusal
-            match._restore(saved)
-        return first
-    raise TypeError(f"{type(pattern).__name__} cannot stand here")
+def _expand_value(pattern: NodePattern, value: Value, match: Match) -> list[list[_Goal]] | Refusal:
+    node = value.producer
+    if node is None or node.op.name != pattern.op or node.op.domain != pattern.domain:
+        return Refusal(lambda: f"expected {pattern.op}, found {_describe(value)}", value)
+    if value.index != pattern.output:
+        return Refusal(
+            lambda: f"expected output {pattern.output} of {pattern.op}, found {value.index}", value
+        )
+    return _expand_node(pattern, node, match)
 
 
 def _match_var(pattern: Var, value: Value, match: Match) -> Refusal | None:
@@ -169,22 +215,23 @@ def _match_scalar(pattern: Scalar, value: Value, match: Match) -> Refusal | None
     return None
 
 
-def _match_op(pattern: NodePattern, node: Node, match: Match) -> Refusal | None:
+def _expand_node(pattern: NodePattern, node: Node, match: Match) -> list[list[_Goal]] | Refusal:
     if node.op.name != pattern.op or node.op.domain != pattern.domain:
         return Refusal(lambda: f"expected {pattern.op}, found {node.op.qualified}", node)
-    if node in match.nodes:
-        return None
     for name, wanted in pattern.attrs.items():
         found = node.attr(name)
         accepted = wanted(found) if callable(wanted) else found == wanted
         if not accepted:
             return Refusal(_attr_reason(node, name, wanted, found), node)
-    match.nodes.append(node)
+    # A node may stand for several places of the pattern, as the square in x * x + x * x does.
+    if node not in match.nodes:
+        match.nodes.append(node)
     if pattern.shared:
         match.kept.add(node)
-    if pattern.bind:
-        match.named[pattern.bind] = node
-    return _match_operands(pattern, node, match)
+    if pattern.bind and match.named.setdefault(pattern.bind, node) is not node:
+        other = match.named[pattern.bind]
+        return Refusal(lambda: f"'{pattern.bind}' is both {other!r} and {node!r}", node)
+    return _operand_goals(pattern, node, match)
 
 
 def _attr_reason(node: Node, name: str, wanted: Any, found: Any) -> Callable[[], str]:
@@ -212,45 +259,27 @@ def _shared_reason(value: Value, stranger: Node) -> Callable[[], str]:
     return lambda: f"%{value.name} is also read by {stranger!r}"
 
 
-def _match_operands(pattern: NodePattern, node: Node, match: Match) -> Refusal | None:
+def _operand_goals(pattern: NodePattern, node: Node, match: Match) -> list[list[_Goal]] | Refusal:
     operands = pattern.operands
     values = list(node.inputs)
     if operands and isinstance(operands[-1], Rest):
         fixed = len(operands) - 1
         if len(values) < fixed:
             return Refusal(f"{node.op.name} has {len(values)} operands, not {fixed}", node)
-        match.lists[operands[-1].name] = tuple(values[fixed:])
+        rest = tuple(values[fixed:])
+        if match.lists.setdefault(operands[-1].name, rest) != rest:
+            return Refusal(f"'{operands[-1].name}' stands for two lists of operands", node)
         operands, values = operands[:-1], values[:fixed]
     if len(values) > len(operands):
         return Refusal(
             lambda: f"{node.op.name} has {len(values)} operands, not {len(operands)}", node
         )
     values += [None] * (len(operands) - len(values))
-    if len(operands) == 2 and node.op.has(Trait.COMMUTATIVE):
-        return _match_commuted(operands, values, match)
-    for operand, value in zip(operands, values, strict=True):
-        refusal = _match(operand, value, match)
-        if refusal is not None:
-            return refusal
-    return None
-
-
-def _match_commuted(
-    operands: tuple[Pattern, ...], values: list[Value | None], match: Match
-) -> Refusal | None:
-    saved = match._save()
-    refusals: list[Refusal] = []
-    for order in ((0, 1), (1, 0)):
-        refusal = None
-        for operand, index in zip(operands, order, strict=True):
-            refusal = _match(operand, values[index], match)
-            if refusal is not None:
-                break
-        if refusal is None:
-            return None
-        refusals.append(refusal)
-        match._restore(saved)
-    return refusals[0]
+    goals: list[_Goal] = list(zip(operands, values, strict=True))
+    if len(goals) == 2 and node.op.has(Trait.COMMUTATIVE) and values[0] is not values[1]:
+        (first, a), (second, b) = goals
+        return [goals, [(first, b), (second, a)]]
+    return [goals]
 
 
 def _describe(value: Value) -> str:
