@@ -177,6 +177,74 @@ Case conv(int64_t size, int64_t cin, int64_t cout, int64_t kernel, int64_t strid
           true};
 }
 
+Case matmul(int64_t batch, int64_t m, int64_t n, int64_t k, bool trans_b, bool trans_a = false) {
+  Attrs attrs;
+  attrs.set("trans_a", int64_t{trans_a});
+  attrs.set("trans_b", int64_t{trans_b});
+  const std::string name = "matmul " + std::to_string(batch) + "*" + std::to_string(m) + "x" + std::to_string(n) + "x" +
+                           std::to_string(k) + (trans_a ? " tA" : "") + (trans_b ? " tB" : "");
+  return {name,
+          "matmul",
+          attrs,
+          {{batch, trans_a ? k : m, trans_a ? m : k}, {batch, trans_b ? n : k, trans_b ? k : n}},
+          {batch, m, n},
+          2.0 * static_cast<double>(batch * m * n * k),
+          false};
+}
+
+Case attention(int64_t heads, int64_t key_heads, int64_t queries, int64_t keys, int64_t size, bool causal = false) {
+  Attrs attrs;
+  attrs.set("causal", int64_t{causal});
+  const std::string name = "attention " + std::to_string(heads) + "/" + std::to_string(key_heads) + " heads " +
+                           std::to_string(queries) + "x" + std::to_string(keys) + "x" + std::to_string(size) +
+                           (causal ? " causal" : "");
+  return {name,
+          "attention",
+          attrs,
+          {{1, heads, queries, size}, {1, key_heads, keys, size}, {1, key_heads, keys, size}},
+          {1, heads, queries, size},
+          4.0 * static_cast<double>(heads * queries * keys * size) * (causal ? 0.5 : 1),
+          false};
+}
+
+// For pools the rate is of elements read.
+Case pool(const std::string& step, int64_t size, int64_t channels, int64_t kernel, int64_t stride) {
+  Attrs attrs;
+  const int64_t pad = kernel < size ? (kernel - 1) / 2 : 0;
+  const int64_t out = (size + 2 * pad - kernel) / stride + 1;
+  attrs.set("kernel_shape", std::vector<int64_t>{kernel, kernel});
+  attrs.set("strides", std::vector<int64_t>{stride, stride});
+  attrs.set("pads", std::vector<int64_t>{pad, pad, pad, pad});
+  return {step + " " + std::to_string(size) + "x" + std::to_string(size) + "x" + std::to_string(channels) + " k" +
+              std::to_string(kernel) + " s" + std::to_string(stride),
+          step,
+          attrs,
+          {{1, size, size, channels}},
+          {1, out, out, channels},
+          static_cast<double>(out * out * channels * kernel * kernel),
+          false};
+}
+
+Case conv_transpose(int64_t size, int64_t cin, int64_t cout, int64_t kernel, int64_t stride) {
+  Attrs attrs;
+  const int64_t pad = (kernel - stride) / 2;
+  const int64_t out = (size - 1) * stride + kernel - 2 * pad;
+  attrs.set("kernel_shape", std::vector<int64_t>{kernel, kernel});
+  attrs.set("strides", std::vector<int64_t>{stride, stride});
+  attrs.set("pads", std::vector<int64_t>{pad, pad, pad, pad});
+  attrs.set("cin", cin);
+  attrs.set("cout", cout);
+  const auto packed = static_cast<int64_t>(packed_conv_transpose_size(cin, cout, kernel * kernel, 1));
+  return {"conv_transpose " + std::to_string(size) + "x" + std::to_string(size) + " " + std::to_string(cin) + "->" +
+              std::to_string(cout) + " k" + std::to_string(kernel) + " s" + std::to_string(stride),
+          "conv_transpose",
+          attrs,
+          {{1, size, size, cin}, {packed}, {cout}},
+          {1, out, out, cout},
+          2.0 * static_cast<double>(size * size * cin * cout * kernel * kernel),
+          true};
+}
+
 std::vector<Case> all_cases() {
   std::vector<Case> cases;
   for (const auto& [m, n, k] : {std::array<int64_t, 3>{128, 768, 768},
@@ -241,6 +309,31 @@ std::vector<Case> all_cases() {
   }
   cases.push_back(conv(56, 128, 128, 3, 1, 32));
   cases.push_back(conv(14, 512, 512, 3, 1, 32));
+  cases.push_back(conv_transpose(28, 128, 64, 4, 2));
+  cases.push_back(conv_transpose(64, 64, 32, 2, 2));
+  cases.push_back(matmul(12, 128, 128, 64, true));
+  cases.push_back(matmul(12, 128, 64, 128, false));
+  cases.push_back(matmul(12, 197, 197, 64, true));
+  cases.push_back(matmul(12, 197, 64, 197, false));
+  cases.push_back(matmul(1, 1024, 1024, 1024, false));
+  cases.push_back(matmul(1, 1024, 1024, 1024, true, true));
+  cases.push_back(matmul(1, 128, 768, 768, false));
+  cases.push_back(matmul(1, 128, 768, 768, true));
+  cases.push_back(matmul(1, 1, 3072, 768, false));
+  cases.push_back(matmul(1, 1, 3072, 768, true));
+  cases.push_back(matmul(12, 1, 512, 64, true));
+  cases.push_back(matmul(256, 8, 8, 8, false));
+  cases.push_back(matmul(1, 3072, 1, 768, false));
+  cases.push_back(attention(12, 12, 128, 128, 64));
+  cases.push_back(attention(12, 12, 197, 197, 64));
+  cases.push_back(attention(12, 12, 512, 512, 64));
+  cases.push_back(attention(8, 8, 2048, 2048, 64, true));
+  cases.push_back(attention(32, 8, 1, 1024, 128));
+  cases.push_back(pool("max_pool", 112, 64, 3, 2));
+  cases.push_back(pool("max_pool", 224, 64, 2, 2));
+  cases.push_back(pool("average_pool", 7, 2048, 7, 1));
+  cases.push_back(pool("average_pool", 56, 128, 2, 2));
+  cases.push_back(pool("average_pool", 112, 64, 112, 1));
   return cases;
 }
 

@@ -72,6 +72,13 @@ size_t gemm_scratch_bytes(const GemmShape& shape);
 // Row length, in floats, of a copy of `depth` values: rows start in different cache sets.
 inline int64_t gemm_copy_step(int64_t depth) { return (depth + kPanel - 1) / kPanel * kPanel + kPanel; }
 
+// Panels of the tiles for `rows` rows: the widest that holds all of them, else the best one.
+inline int64_t tile_panels(const GemmKernels& kernels, int64_t rows, bool direct) {
+  int64_t panels = direct ? kMaxDirectPanels : kMaxPanels;
+  while (panels > kernels.main_panels && rows > kernels.max_rows[panels - 1]) --panels;
+  return panels;
+}
+
 // The part of [0, n) that is the index-th of `parts` equal ones, a multiple of `unit` long.
 struct Range {
   int64_t begin;
@@ -142,9 +149,7 @@ class GemmTask {
   }
 
   void choose_tile(int64_t count) {
-    for (tile_panels_ = kMaxPanels; tile_panels_ > kernels_.main_panels; --tile_panels_) {
-      if (count <= kernels_.max_rows[tile_panels_ - 1]) break;
-    }
+    tile_panels_ = tile_panels(kernels_, count, operands_.direct);
     tile_rows_ = kernels_.max_rows[tile_panels_ - 1];
   }
 

@@ -15,52 +15,41 @@ constexpr int kVectors = kPanel / Simd::kLanes;  // vectors of a panel
 // Columns of the tile from vector v on; at least a vector everywhere but at the right edge.
 inline int64_t lanes_from(const Tile& t, int v) { return t.columns - int64_t{v} * Simd::kLanes; }
 
-template <int Rows, int Panels>
-[[gnu::always_inline]] inline void finish_tile(const Tile& t, Simd::F (&acc)[Rows][Panels * kVectors]) {
+// From the bare sums of a tile, one row after the other, to C. Not part of the kernels themselves, which
+// would make each of them several times as long.
+template <int Panels>
+[[gnu::noinline]] void finish_tile(const Tile& t, const float* sums, int rows) {
+  using F = Simd::F;
   constexpr int kWidth = Panels * kVectors;
-  if (t.accumulate) {
-    unroll<Rows>([&](auto r) GRAPHOPT_INLINE_LAMBDA {
-      const float* c = t.c + t.c_rows[r];
-      unroll<kWidth>([&](auto v) GRAPHOPT_INLINE_LAMBDA {
-        acc[r][v] = Simd::add(acc[r][v], Simd::load_n(c + v * Simd::kLanes, lanes_from(t, v)));
-      });
-    });
-  }
-  if (t.finish) {
-    const Simd::F alpha = Simd::set1(t.alpha);
-    unroll<kWidth>([&](auto v) GRAPHOPT_INLINE_LAMBDA {
-      const Simd::F bias =
-          t.bias == nullptr ? Simd::zero() : Simd::load_n(t.bias + v * Simd::kLanes, lanes_from(t, v));
-      unroll<Rows>([&](auto r) GRAPHOPT_INLINE_LAMBDA { acc[r][v] = Simd::fma(acc[r][v], alpha, bias); });
-    });
-    const bool before = t.residual != nullptr && !t.residual_after;
-    const bool after = t.residual != nullptr && t.residual_after;
-    const Simd::F low = Simd::set1(t.low);
-    const Simd::F high = Simd::set1(t.high);
-    unroll<Rows>([&](auto r) GRAPHOPT_INLINE_LAMBDA {
-      unroll<kWidth>([&](auto v) GRAPHOPT_INLINE_LAMBDA {
-        Simd::F residual = Simd::zero();
-        if (before || after) {
-          residual = Simd::load_n(t.residual + t.c_rows[r] + v * Simd::kLanes, lanes_from(t, v));
-        }
-        Simd::F x = acc[r][v];
-        if (before) x = Simd::add(x, residual);
-        x = Simd::min(high, Simd::max(low, x));
-        if (after) x = Simd::add(x, residual);
-        acc[r][v] = x;
-      });
-    });
-  }
-  unroll<Rows>([&](auto r) GRAPHOPT_INLINE_LAMBDA {
-    float* c = t.c + t.c_rows[r];
-    unroll<kWidth>([&](auto v) GRAPHOPT_INLINE_LAMBDA {
-      Simd::store_n(c + v * Simd::kLanes, acc[r][v], lanes_from(t, v));
-    });
+  const bool before = t.finish && t.residual != nullptr && !t.residual_after;
+  const bool after = t.finish && t.residual != nullptr && t.residual_after;
+  const F alpha = Simd::set1(t.alpha);
+  const F low = Simd::set1(t.low);
+  const F high = Simd::set1(t.high);
+  F bias[kWidth];
+  unroll<kWidth>([&](auto v) GRAPHOPT_INLINE_LAMBDA {
+    bias[v] = t.finish && t.bias != nullptr ? Simd::load_n(t.bias + v * Simd::kLanes, lanes_from(t, v)) : Simd::zero();
   });
+  for (int r = 0; r < rows; ++r, sums += Panels * kPanel) {
+    const int64_t offset = t.c_rows[r];
+    unroll<kWidth>([&](auto v) GRAPHOPT_INLINE_LAMBDA {
+      constexpr int kOffset = v * Simd::kLanes;
+      const int64_t lanes = lanes_from(t, v);
+      F x = Simd::load(sums + kOffset);
+      if (t.accumulate) x = Simd::add(x, Simd::load_n(t.c + offset + kOffset, lanes));
+      if (t.finish) {
+        x = Simd::fma(x, alpha, bias[v]);
+        if (before) x = Simd::add(x, Simd::load_n(t.residual + offset + kOffset, lanes));
+        x = Simd::min(high, Simd::max(low, x));
+        if (after) x = Simd::add(x, Simd::load_n(t.residual + offset + kOffset, lanes));
+      }
+      Simd::store_n(t.c + offset + kOffset, x, lanes);
+    });
+  }
 }
 
-// Masked: the last panel has fewer than 16 columns and B is in place, so its loads are masked.
-template <int Rows, int Panels, bool Direct, bool Masked>
+// Direct: B is in place, so loads of the last panel are masked.
+template <int Rows, int Panels, bool Direct>
 [[gnu::always_inline]] inline void run_tile(const Tile& t) {
   constexpr int kWidth = Panels * kVectors;
   Simd::F acc[Rows][kWidth];
@@ -80,7 +69,7 @@ template <int Rows, int Panels, bool Direct, bool Masked>
       Simd::F column[kWidth];
       unroll<kWidth>([&](auto v) GRAPHOPT_INLINE_LAMBDA {
         const float* p = b + (v / kVectors) * panel + (v % kVectors) * Simd::kLanes;
-        column[v] = Masked && v / kVectors == Panels - 1 ? Simd::load_n(p, lanes_from(t, v)) : Simd::load(p);
+        column[v] = Direct && v / kVectors == Panels - 1 ? Simd::load_n(p, lanes_from(t, v)) : Simd::load(p);
       });
       b += step;
       unroll<Rows>([&](auto r) GRAPHOPT_INLINE_LAMBDA {
@@ -90,21 +79,23 @@ template <int Rows, int Panels, bool Direct, bool Masked>
       });
     }
   }
-  finish_tile<Rows, Panels>(t, acc);
+  float sums[Rows * Panels * kPanel];
+  unroll<Rows>([&](auto r) GRAPHOPT_INLINE_LAMBDA {
+    unroll<kWidth>([&](auto v) GRAPHOPT_INLINE_LAMBDA {
+      Simd::store(sums + (r * kWidth + v) * Simd::kLanes, acc[r][v]);
+    });
+  });
+  finish_tile<Panels>(t, sums, Rows);
 }
 
 template <int Rows, int Panels>
 void packed_tile(const Tile& t) {
-  run_tile<Rows, Panels, false, false>(t);
+  run_tile<Rows, Panels, false>(t);
 }
 
 template <int Rows, int Panels>
 void direct_tile(const Tile& t) {
-  if (t.columns == Panels * kPanel) {
-    run_tile<Rows, Panels, true, false>(t);
-  } else {
-    run_tile<Rows, Panels, true, true>(t);
-  }
+  run_tile<Rows, Panels, true>(t);
 }
 
 template <int Panels, int MaxRows>
@@ -112,7 +103,7 @@ constexpr void add_tiles(GemmKernels& kernels) {
   kernels.max_rows[Panels - 1] = MaxRows;
   unroll<MaxRows>([&](auto r) {
     kernels.packed[Panels - 1][r] = packed_tile<r + 1, Panels>;
-    kernels.direct[Panels - 1][r] = direct_tile<r + 1, Panels>;
+    if constexpr (Panels <= kMaxDirectPanels) kernels.direct[Panels - 1][r] = direct_tile<r + 1, Panels>;
   });
 }
 
