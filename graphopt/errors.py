@@ -12,6 +12,7 @@ __all__ = [
     "GraphoptError",
     "InputError",
     "ModelError",
+    "OperandError",
     "OptionError",
     "ParseError",
     "ToolchainError",
@@ -37,6 +38,10 @@ class ModelError(GraphoptError):
     """The model file is missing, malformed, truncated or breaks the ONNX specification."""
 
     exit_code = 3
+
+
+class OperandError(ModelError):
+    """Operands that an operator does not take: where the node runs, the run fails."""
 
 
 class ParseError(ModelError):

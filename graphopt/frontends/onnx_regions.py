@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from graphopt.errors import ModelError
+from graphopt.errors import ModelError, OperandError
 from graphopt.frontends.onnx_attrs import Subgraph
 from graphopt.frontends.onnx_draft import Draft
 from graphopt.frontends.onnx_tensor import text
@@ -29,9 +29,10 @@ from graphopt.ir import (
     Type,
     Value,
 )
+from graphopt.ops.control import IMPOSSIBLE
 
 if TYPE_CHECKING:
-    from graphopt.frontends.onnx_import import Importer
+    from graphopt.frontends.onnx_import import Frame, Importer
 
 __all__ = ["control_flow", "declared_regions"]
 
@@ -41,8 +42,7 @@ _ATTEMPTS = 5
 def control_flow(importer: Importer, op: OpDef, draft: Draft) -> Sequence[Value]:
     """Adds an op whose regions take their input types from its operands."""
     if draft.op == "If":
-        for name in ("then_branch", "else_branch"):
-            draft.attrs[name] = _region(importer, draft, name, [])
+        _branches(importer, draft)
     elif draft.op == "Loop":
         carried = [_type(draft, i) for i in range(2, len(draft.inputs))]
         fixed: list[Type] = [TensorType(DType.I64, ()), TensorType(DType.BOOL, ())]
@@ -65,6 +65,39 @@ def control_flow(importer: Importer, op: OpDef, draft: Draft) -> Sequence[Value]
             elements.append(found.element if isinstance(found, SequenceType) else found)
         draft.attrs["body"] = _region(importer, draft, "body", elements)
     return importer.add(op, draft)
+
+
+def _branches(importer: Importer, draft: Draft) -> None:
+    """Builds both branches of an If.
+
+    One whose nodes cannot take the sizes at hand is no error of the model: often it is there for
+    other sizes. It keeps its outputs, and the reason why it cannot run.
+    """
+    names = ("then_branch", "else_branch")
+    failed: dict[str, OperandError] = {}
+    for name in names:
+        sub = draft.attrs.get(name)
+        try:
+            draft.attrs[name] = _region(importer, draft, name, [])
+        except OperandError as error:
+            failed[name] = error
+            draft.attrs[name] = sub
+    if len(failed) == 2:
+        raise failed["then_branch"]
+    for name, why in failed.items():
+        other: Graph = draft.attrs[names[1 - names.index(name)]]
+        proto = draft.attrs[name].proto
+        if len(proto.output) != len(other.outputs):
+            raise why
+        region = Graph(text(proto.name) or name, draft.build.graph)
+        types = [value.type for value in other.outputs]
+        origin = draft.build.origin
+        node = region.add(
+            IMPOSSIBLE, [], {"reason": str(why)}, types=types, n_outputs=len(types), origin=origin
+        )
+        for value, info in zip(node.outputs, proto.output, strict=True):
+            region.add_output(value, text(info.name))
+        draft.attrs[name] = region
 
 
 def declared_regions(importer: Importer, draft: Draft) -> None:
@@ -105,6 +138,23 @@ def _region(importer: Importer, draft: Draft, name: str, types: Sequence[Type]) 
     )
     if len(proto.input) != len(types):
         draft.fail(f"its graph '{name}' takes {len(proto.input)} inputs, not {len(types)}")
+    try:
+        _fill(importer, draft, name, region, frame, types)
+    except ModelError:
+        region._drop()
+        raise
+    return region
+
+
+def _fill(
+    importer: Importer,
+    draft: Draft,
+    name: str,
+    region: Graph,
+    frame: Frame,
+    types: Sequence[Type],
+) -> None:
+    proto = draft.attrs[name].proto
     importer.initializers(proto, region, frame.scope, {})
     for info, given in zip(proto.input, types, strict=True):
         wanted = text(info.name)
@@ -117,7 +167,6 @@ def _region(importer: Importer, draft: Draft, name: str, types: Sequence[Type]) 
         frame.scope.define(wanted, region.add_input(_free(region, wanted), given))
     importer.body(proto, region, frame)
     importer.outputs(proto, region, frame)
-    return region
 
 
 def _free(region: Graph, wanted: str) -> str:

@@ -300,32 +300,36 @@ class Graph(Scope):
         for index, operand in enumerate(node._inputs):
             if operand is not None:
                 del operand._uses[id(node), index]
-        owner = node._graph
-        if node._prev is None:
-            owner._head = node._next
-        else:
-            node._prev._next = node._next
-        if node._next is None:
-            owner._tail = node._prev
-        else:
-            node._next._prev = node._prev
-        owner._count -= 1
+        node._graph._unlink(node)
         node._graph = None
 
     def move_before(self, node: Node, anchor: Node | None) -> None:
         """Moves ``node`` right before ``anchor`` in the same graph; to the end for None."""
         if node is anchor or node._next is anchor:
             return
-        if node._prev is None:
-            self._head = node._next
-        else:
-            node._prev._next = node._next
-        if node._next is None:
-            self._tail = node._prev
-        else:
-            node._next._prev = node._prev
-        self._count -= 1
+        self._unlink(node)
         self._link(node, anchor)
+
+    def inline(self, node: Node, region: Graph) -> tuple[Value, ...]:
+        """Moves all that ``region`` of ``node`` holds right before ``node``; what it yields.
+
+        The region must take no inputs. Moved nodes take over the origin of ``node``.
+        """
+        if region._inputs:
+            raise ValueError(f"region '{region.name}' takes inputs")
+        for value in region._constants.values():
+            value.graph = self
+            self._constants[value.name] = value
+        region._constants = {}
+        for inner in region.nodes:
+            region._unlink(inner)
+            inner.origin = inner.origin | node.origin
+            for value in inner.outputs:
+                value.graph = self
+            for nested in inner.regions:
+                nested.parent = self
+            self._link(inner, node)
+        return region.outputs
 
     def erase_constant(self, value: Value) -> None:
         """Removes a constant that nobody reads."""
@@ -410,6 +414,17 @@ class Graph(Scope):
                 before._prev._next = node
             before._prev = node
         self._count += 1
+
+    def _unlink(self, node: Node) -> None:
+        if node._prev is None:
+            self._head = node._next
+        else:
+            node._prev._next = node._next
+        if node._next is None:
+            self._tail = node._prev
+        else:
+            node._next._prev = node._prev
+        self._count -= 1
 
     def _drop(self) -> None:
         """Lets go of every value read, when the node that holds this region is erased."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from graphopt.errors import ModelError
+from graphopt.errors import ModelError, OperandError
 from graphopt.ir.dim import Dim
 from graphopt.ir.dtype import DType
 from graphopt.ir.types import TensorType, Type
@@ -163,9 +163,9 @@ class InferContext(_AttrReader):
         self.elements_out: dict[int, tuple[Dim, ...]] = {}
 
     def fail(self, cause: str) -> NoReturn:
-        """Raises ModelError that names the node."""
+        """Raises OperandError that names the node."""
         where = f" '{self.label}'" if self.label else ""
-        raise ModelError(f"node{where} ({self.op.qualified}): {cause}")
+        raise OperandError(f"node{where} ({self.op.qualified}): {cause}")
 
     def has(self, index: int) -> bool:
         """True when operand ``index`` is present."""

@@ -9,7 +9,7 @@ hold in every iteration.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from graphopt.ops.infer import instantiate, known, merge_dims, unify
 from graphopt.ops.registry import register
 from graphopt.ops.schema import REQUIRED, attr_specs
 
-__all__ = ["outward", "region_attr"]
+__all__ = ["IMPOSSIBLE", "certain", "impossible", "make_impossible", "outward", "region_attr"]
 
 _CONTROL = frozenset({Trait.CONTROL_FLOW})
 
@@ -88,6 +88,56 @@ def _count(ctx: InferContext, found: int, wanted: int, what: str) -> None:
 # ---- If ----
 
 
+def _infer_impossible(ctx: InferContext) -> Sequence[Type]:
+    ctx.fail("its output types are not known; declare them")
+
+
+def _evaluate_impossible(ctx: EvalContext) -> tuple[Any, ...]:
+    ctx.fail(ctx.attr("reason"))
+
+
+# What is left of a branch with a node whose operands do not fit: to run it is an error.
+IMPOSSIBLE = OpDef(
+    "Impossible",
+    "graphopt",
+    outputs=("outputs*",),
+    attrs=attr_specs(reason=("s", "")),
+    infer=_infer_impossible,
+    evaluate=_evaluate_impossible,
+)
+register(IMPOSSIBLE)
+
+
+def impossible(region: Graph) -> str | None:
+    """Why ``region`` cannot run; None as far as one can tell."""
+    for node in region:
+        if node.op is IMPOSSIBLE:
+            return str(node.attr("reason"))
+    return None
+
+
+def make_impossible(region: Graph, reason: str, origin: Iterable[str]) -> None:
+    """Replaces what ``region`` holds by a node that says why it cannot run."""
+    types = [value.type for value in region.outputs]
+    node = region.add(
+        IMPOSSIBLE, [], {"reason": reason}, types=types, n_outputs=len(types), origin=origin
+    )
+    for index, value in enumerate(node.outputs):
+        region.set_output(index, value)
+    region.remove_dead()
+
+
+def certain(condition: Value) -> bool | None:
+    """The condition of an If, where it is known before the run."""
+    if condition.constant is not None:
+        array = condition.constant.array
+        return bool(array.reshape(())) if array.size == 1 else None
+    elements = condition.elements
+    if elements is None or len(elements) != 1 or not isinstance(elements[0], int):
+        return None
+    return bool(elements[0])
+
+
 def _infer_if(ctx: InferContext) -> Sequence[Type]:
     then, other = region_attr(ctx, "then_branch"), region_attr(ctx, "else_branch")
     _count(ctx, len(other.outputs), len(then.outputs), "the number of outputs of its else_branch")
@@ -95,9 +145,18 @@ def _infer_if(ctx: InferContext) -> Sequence[Type]:
     left = outward(ctx, regions, [v.type for v in then.outputs])
     right = outward(ctx, regions, [v.type for v in other.outputs])
     condition = known(ctx, 0)
-    if condition is not None and isinstance(chosen := condition.ravel()[0], int):
+    chosen = None if condition is None or condition.size != 1 else condition.ravel()[0]
+    reasons = (impossible(then), impossible(other))
+    if isinstance(chosen, int):
         # Only one branch can run. The other may not even fit the sizes at hand.
+        reason = reasons[0 if chosen else 1]
+        if reason is not None:
+            ctx.fail(reason)
         return left if chosen else right
+    if reasons[0] is not None and reasons[1] is not None:
+        ctx.fail(reasons[0])
+    if reasons[0] is not None or reasons[1] is not None:
+        return left if reasons[0] is None else right
     visible = _visible(ctx, regions)
     for index, (a, b) in enumerate(zip(then.outputs, other.outputs, strict=True)):
         if a.elements is not None and a.elements == b.elements:

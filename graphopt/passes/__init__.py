@@ -14,8 +14,10 @@ TABLE = PassTable(
         "fold-constants": "graphopt.passes.fold_constants:FoldConstants",
         "fuse-activation": "graphopt.passes.fuse_activation:FuseActivation",
         "fuse-layer-norm": "graphopt.passes.fuse_layer_norm:FuseLayerNorm",
+        "inline-if": "graphopt.passes.inline_if:InlineIf",
         "merge-common": "graphopt.passes.merge_common:MergeCommon",
         "simplify": "graphopt.passes.simplify:Simplify",
+        "specialize-if": "graphopt.passes.specialize_if:SpecializeIf",
         "sink-transposes": "graphopt.passes.sink_transposes:SinkTransposes",
     }
 )

@@ -8,12 +8,14 @@ from graphopt.rewrite import Pipeline
 
 __all__ = ["LEVELS", "level"]
 
-_CLEAN = "fold-constants,simplify,merge-common,eliminate-dead"
+_CLEAN = "fold-constants,simplify,inline-if,merge-common,eliminate-dead"
+
+_FUSE = "fold-affine,decompose,fuse-activation,fuse-layer-norm"
 
 LEVELS = {
     "O0": "",
     "O1": f"repeat[4]({_CLEAN})",
-    "O2": f"repeat[4]({_CLEAN},fold-affine,decompose,fuse-activation,fuse-layer-norm)",
+    "O2": f"repeat[4]({_CLEAN},specialize-if,{_FUSE})",
 }
 
 
