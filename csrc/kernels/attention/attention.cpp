@@ -73,6 +73,7 @@ struct AttentionOptions {
   int64_t left_window;    // keys before (after) the query's own position that count; -1: all
   int64_t right_window;
   bool zero_masked_rows;  // a row without any key is 0, not NaN
+  bool zero_nan_rows;     // so is a row whose weights are NaN for any other reason
 };
 
 // Scratch memory of a worker, as offsets in floats.
@@ -245,6 +246,10 @@ class AttentionRun {
 
   void finish_row(float* y, float sum) const {
     if (sum == 0 && (s_.keys == 0 || options_.zero_masked_rows)) return;  // y is zero
+    if (options_.zero_nan_rows && !(sum > 0)) {
+      std::fill_n(y, s_.value_size, 0.0F);
+      return;
+    }
     attention_kernels().divide(y, s_.value_size, sum);
   }
 
@@ -266,7 +271,8 @@ class AttentionKernel final : public Kernel {
                                                  attrs.i("causal_offset", 0),
                                                  attrs.i("left_window", -1),
                                                  attrs.i("right_window", -1),
-                                                 attrs.i("zero_masked_rows", 0) != 0} {}
+                                                 attrs.i("zero_masked_rows", 0) != 0,
+                                                 attrs.i("zero_nan_rows", 0) != 0} {}
 
   [[nodiscard]] size_t workspace_bytes(std::span<const Tensor> inputs, std::span<const Tensor> /*outputs*/,
                                        int threads) const override {
