@@ -5,12 +5,15 @@
 
 ``target`` (an argument of every function, or the environment variable ``GRAPHOPT_ONNX_TARGET``)
 says what runs the model: ``cpu`` (the default) compiles it, ``reference`` interprets it in numpy.
+A compiled model takes and yields plain tensors: one whose inputs or outputs are sequences,
+optionals or strings is interpreted, with a warning.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,9 +135,18 @@ def _runner(graph: Graph, target: str) -> Runner:
         from graphopt.ops.interpreter import run_graph
 
         return lambda values: run_graph(graph, values)
-    from graphopt.compiler import compile_graph
+    from graphopt.compiler import FallbackWarning, compile_graph
     from graphopt.runtime import load
 
+    for value in (*graph.inputs, *graph.outputs):
+        if not isinstance(value.type, TensorType) or value.type.dtype is DType.STRING:
+            warnings.warn(
+                f"the reference interpreter runs the model: '{value.name}' is {value.type}, and "
+                "compiled models take and yield plain tensors",
+                FallbackWarning,
+                stacklevel=4,
+            )
+            return _runner(graph, "reference")
     artifact = compile_graph(graph, target)
     with tempfile.TemporaryDirectory(prefix="graphopt-") as folder:
         path = Path(folder) / "model.gopt"
