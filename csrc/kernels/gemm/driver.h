@@ -92,14 +92,14 @@ inline Range part_of(int64_t n, int64_t parts, int64_t index, int64_t unit = 1) 
 template <class Rows>
 class GemmTask {
  public:
-  GemmTask(const GemmShape& shape, const GemmOperands& operands, const Epilogue& epilogue, const Rows& rows,
-           void* scratch)
+  GemmTask(const GemmShape& shape, const GemmBlocking& blocking, const GemmOperands& operands, const Epilogue& epilogue,
+           const Rows& rows, void* scratch)
       : kernels_(gemm_kernels()),
         shape_(shape),
         operands_(operands),
         epilogue_(epilogue),
         rows_(rows),
-        blocking_(gemm_blocking(shape)) {
+        blocking_(blocking) {
     const GemmScratch parts = gemm_scratch(shape, blocking_);
     auto* at = static_cast<std::byte*>(scratch);
     spare_ = reinterpret_cast<float*>(at);
@@ -124,13 +124,13 @@ class GemmTask {
     const int64_t count = m.end - m.begin;
     choose_tile(count);
     tiles_ = (count + tile_rows_ - 1) / tile_rows_;
-    count_ = count;
+    height_ = count / tiles_;
+    higher_ = count % tiles_;
     float* spare = spare_;
     const float** table = shape_.copy_rows ? originals_ : table_;
-    for (int64_t i = 0; i < tiles_; ++i) {
-      const Range tile = part_of(count, tiles_, i);
-      rows_.fill(m.begin + tile.begin, tile.end - tile.begin, table + i * kTableRows * shape_.segments,
-                 c_rows_ + i * kTableRows, spare);
+    int64_t row = m.begin;
+    for (int64_t i = 0; i < tiles_; row += height(i++)) {
+      rows_.fill(row, height(i), table + i * kTableRows * shape_.segments, c_rows_ + i * kTableRows, spare);
     }
     if (blocking_.depth < shape_.depth) {
       for (int64_t s = 0; s < shape_.segments; ++s) {
@@ -147,6 +147,9 @@ class GemmTask {
       s += some;
     } while (s < shape_.segments);
   }
+
+  // Rows of a tile: all the same, or one more in the first ones.
+  [[nodiscard]] int64_t height(int64_t tile) const { return height_ + (tile < higher_ ? 1 : 0); }
 
   void choose_tile(int64_t count) {
     tile_panels_ = tile_panels(kernels_, count, operands_.direct);
@@ -186,7 +189,7 @@ class GemmTask {
   }
 
   void run_tile(Tile& tile, int64_t segment, int64_t index, int64_t panel) const {
-    const Range rows = part_of(count_, tiles_, index);
+    const int64_t rows = height(index);
     const int64_t panels = std::min(tile_panels_, panels_.end - panel);
     const int64_t column = panel * kPanel;
     tile.a_rows = table_ + (index * shape_.segments + segment) * kTableRows;
@@ -198,12 +201,12 @@ class GemmTask {
     const float* residual = tile.residual;
     if (residual != nullptr) tile.residual = residual + column;
     const auto& variants = operands_.direct ? kernels_.direct : kernels_.packed;
-    variants[panels - 1][rows.end - rows.begin - 1](tile);
+    variants[panels - 1][rows - 1](tile);
     tile.residual = residual;
     if (tile.finish && !epilogue_.is_clamp()) {
       const bool add = epilogue_.residual_after && operands_.residual != nullptr;
       kernels_.activate(epilogue_.activation, epilogue_.alpha, epilogue_.beta, tile.c,
-                        add ? operands_.residual + column : nullptr, tile.c_rows, rows.end - rows.begin, tile.columns);
+                        add ? operands_.residual + column : nullptr, tile.c_rows, rows, tile.columns);
     }
   }
 
@@ -212,8 +215,7 @@ class GemmTask {
     const int64_t step = gemm_copy_step(depth);
     float* to = spare_;
     for (int64_t i = 0; i < tiles_; ++i) {
-      const Range rows = part_of(count_, tiles_, i);
-      for (int64_t r = i * kTableRows; r < i * kTableRows + rows.end - rows.begin; ++r, to += step) {
+      for (int64_t r = i * kTableRows; r < i * kTableRows + height(i); ++r, to += step) {
         std::memcpy(to, originals_[r] + depth_begin, static_cast<size_t>(depth) * sizeof(float));
         table_[r] = to;
       }
@@ -226,7 +228,7 @@ class GemmTask {
   const GemmOperands& operands_;
   const Epilogue& epilogue_;
   const Rows& rows_;
-  GemmBlocking blocking_;
+  const GemmBlocking& blocking_;
   float* spare_;
   const float** table_;
   const float** originals_;
@@ -235,7 +237,8 @@ class GemmTask {
   int64_t tile_panels_ = 1;
   int64_t tile_rows_ = 1;
   int64_t tiles_ = 0;
-  int64_t count_ = 0;
+  int64_t height_ = 0;
+  int64_t higher_ = 0;
   int64_t b_offset_ = 0;
 };
 
@@ -247,14 +250,15 @@ void run_gemms(const GemmShape& shape, const Epilogue& epilogue, int64_t problem
   if (problems <= 0 || shape.m <= 0 || shape.n <= 0) return;
   const GemmGrid grid = gemm_grid(shape, problems, parallel.threads());
   const int64_t unit = shape.panels() >= 8 * grid.n ? gemm_kernels().main_panels : 1;
-  const size_t scratch_bytes = gemm_scratch_bytes(shape);
+  const GemmBlocking blocking = gemm_blocking(shape);
+  const size_t scratch_bytes = gemm_scratch(shape, blocking).bytes;
   const int64_t parts = grid.m * grid.n;
   auto body = [&](int64_t begin, int64_t end, int worker) {
     for (int64_t i = begin; i < end; ++i) {
       GemmOperands operands;
       Rows rows;
       make(i / parts, operands, rows);
-      GemmTask<Rows> task(shape, operands, epilogue, rows,
+      GemmTask<Rows> task(shape, blocking, operands, epilogue, rows,
                           static_cast<std::byte*>(scratch) + scratch_bytes * static_cast<size_t>(worker));
       task.run(part_of(shape.m, grid.m, i % parts / grid.n), part_of(shape.panels(), grid.n, i % grid.n, unit));
     }

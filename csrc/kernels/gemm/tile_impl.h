@@ -48,6 +48,24 @@ template <int Panels>
   }
 }
 
+// The common end, without a detour through memory: no earlier block of K, no residual.
+template <int Rows, int Panels>
+[[gnu::always_inline]] inline void store_tile(const Tile& t, Simd::F (&acc)[Rows][Panels * kVectors]) {
+  using F = Simd::F;
+  const F alpha = Simd::set1(t.alpha);
+  const F low = Simd::set1(t.low);
+  const F high = Simd::set1(t.high);
+  unroll<Panels * kVectors>([&](auto v) GRAPHOPT_INLINE_LAMBDA {
+    constexpr int kOffset = v * Simd::kLanes;
+    const int64_t lanes = lanes_from(t, v);
+    const F bias = t.bias == nullptr ? Simd::zero() : Simd::load_n(t.bias + kOffset, lanes);
+    unroll<Rows>([&](auto r) GRAPHOPT_INLINE_LAMBDA {
+      const F x = Simd::min(high, Simd::max(low, Simd::fma(acc[r][v], alpha, bias)));
+      Simd::store_n(t.c + t.c_rows[r] + kOffset, x, lanes);
+    });
+  });
+}
+
 // Direct: B is in place, so loads of the last panel are masked.
 template <int Rows, int Panels, bool Direct>
 [[gnu::always_inline]] inline void run_tile(const Tile& t) {
@@ -78,6 +96,10 @@ template <int Rows, int Panels, bool Direct>
             [&](auto v) GRAPHOPT_INLINE_LAMBDA { acc[r][v] = Simd::fma(x, column[v], acc[r][v]); });
       });
     }
+  }
+  if (t.finish && !t.accumulate && t.residual == nullptr) {
+    store_tile<Rows, Panels>(t, acc);
+    return;
   }
   float sums[Rows * Panels * kPanel];
   unroll<Rows>([&](auto r) GRAPHOPT_INLINE_LAMBDA {

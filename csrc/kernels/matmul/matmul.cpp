@@ -63,6 +63,7 @@ MatmulShape folded(MatmulShape s) {
 // How a float32 product is computed.
 struct MatmulPlan {
   GemmShape gemm;           // of one block of columns
+  GemmBlocking blocking{};
   GemmGrid grid;
   bool direct = false;      // B in place
   int64_t columns = 0;      // of a block of B
@@ -94,7 +95,8 @@ MatmulPlan matmul_plan(const MatmulShape& s, int threads) {
   plan.gemm.n = std::min(plan.columns, s.n);
   plan.gemm.copy_rows = rows_collide(s.k) && rows > 4 && plan.gemm.panels() >= 8;
   if (!plan.direct) plan.packed_bytes = static_cast<size_t>(plan.columns * s.k * kFloat);
-  plan.scratch_bytes = gemm_scratch_bytes(plan.gemm);
+  plan.blocking = gemm_blocking(plan.gemm);
+  plan.scratch_bytes = gemm_scratch(plan.gemm, plan.blocking).bytes;
   if (s.trans_a) {
     plan.transposed = 1;
     for (int axis = 0; axis < s.batch_rank; ++axis) {
@@ -162,7 +164,7 @@ class MatmulRun {
       operands.c = y_ + offset;
       operands.bias = bias_ == nullptr ? nullptr : bias_ + column;
       operands.residual = residual_ == nullptr ? nullptr : residual_ + offset;
-      GemmTask<DenseRows> task(shape, operands, epilogue_, rows, mine + plan_.packed_bytes);
+      GemmTask<DenseRows> task(shape, plan_.blocking, operands, epilogue_, rows, mine + plan_.packed_bytes);
       task.run(m, {0, shape.panels()});
     }
   }
