@@ -33,6 +33,7 @@ _FAMILIES = (
     "graphopt.ops.recurrent",
     "graphopt.ops.resize",
     "graphopt.ops.attention",
+    "graphopt.ops.fused",
     "graphopt.ops.quantize",
     "graphopt.ops.quantized_linear",
     "graphopt.ops.losses",

@@ -213,6 +213,36 @@ class MergeReshapes(Rule):
         return result
 
 
+class SwapWithMergedAxes(Rule):
+    """``Reshape(Transpose(Reshape(x, [-1, m, n]), [0, 2, 1]), [..., n, m]) -> Transpose(x)``.
+
+    PyTorch's exporter merges leading axes to swap the last two.
+    """
+
+    def pattern(self, op: PatternOps, x: Var) -> NodePattern:
+        """The three in a row."""
+        merged = op.Reshape(x, op.rest("merged"), _bind="merge")
+        swapped = op.Transpose(merged, _bind="swap", _attrs={"perm": lambda p: p == (0, 2, 1)})
+        return op.Reshape(swapped, op.rest("split"))
+
+    def check(self, m: Match) -> Refusal | None:
+        """Leading axes must come back as they were."""
+        x, merged, out = m["x"].shape, m.node("merge").output.shape, m.root.output.shape
+        if x is None or merged is None or out is None or len(x) < 3 or len(x) != len(out):
+            return Refusal("the ranks do not fit", m.root)
+        if x[-2:] != merged[1:]:
+            return Refusal("the first reshape changes the last two axes", m.node("merge"))
+        if out != (*x[:-2], x[-1], x[-2]):
+            return Refusal("the leading axes do not come back as they were", m.root)
+        return None
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """One transpose."""
+        rank = m["x"].tensor.rank or 3
+        result: Value = op.Transpose(m["x"], perm=(*range(rank - 2), rank - 1, rank - 2))
+        return result
+
+
 class CastTwice(Rule):
     """``Cast(Cast(x, wide), narrow) -> Cast(x, narrow)`` when ``wide`` holds every value of x."""
 
@@ -261,5 +291,6 @@ class Simplify(RulePass):
             ComposeTransposes(),
             DropSameShape(),
             MergeReshapes(),
+            SwapWithMergedAxes(),
             CastTwice(),
         ]

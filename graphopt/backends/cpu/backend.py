@@ -9,6 +9,7 @@ from typing import ClassVar
 from graphopt.backends.base import Backend, Compiled, Target, Unavailable
 from graphopt.backends.cpu.fuse_epilogue import FuseEpilogue
 from graphopt.backends.cpu.fuse_groups import FuseGroups, classify
+from graphopt.backends.cpu.lower_attention import LowerAttention
 from graphopt.backends.cpu.lower_dense import LowerDense
 from graphopt.backends.cpu.lower_native import LowerNative, refusal
 from graphopt.backends.cpu.lower_views import LowerViews
@@ -79,6 +80,8 @@ class CpuBackend(Backend):
         clean = parse_pipeline("fold-constants,simplify,merge-common,eliminate-dead").passes
         layout = parse_pipeline("sink-transposes").passes
         lowering: tuple[Pass, ...] = (
+            *parse_pipeline("simplify,fuse-attention,simplify").passes,
+            LowerAttention(),
             LowerDense(),
             *layout,
             *clean,

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from graphopt.backends.cpu.ops import GROUP, native
 from graphopt.ir import Constant, DType, Graph, Node, TensorType, Type
+from graphopt.ops.control import IMPOSSIBLE
 from graphopt.rewrite import Pass, PassContext, record_edit
 
 __all__ = ["NATIVE_KERNELS", "LowerNative"]
@@ -64,6 +65,7 @@ class LowerNative(Pass):
         for node in graph:
             for region in node.regions if node.op is not GROUP else ():
                 changed |= self.run(region, ctx)
+                changed |= node.is_a("If") and _lower_impossible(node, region, ctx, self.name)
             if refusal(node) is not None:
                 continue
             new = graph.add(
@@ -80,6 +82,25 @@ class LowerNative(Pass):
             graph.replace(node, new.outputs)
             changed = True
         return changed
+
+
+def _lower_impossible(owner: Node, region: Graph, ctx: PassContext, pass_name: str) -> bool:
+    """A branch that cannot run becomes a step that says why, with outputs of the If's types."""
+    for node in region:
+        if node.op is IMPOSSIBLE:
+            new = region.add(
+                native("fail"),
+                [],
+                {"reason": node.attr("reason")},
+                types=[v.type for v in owner.outputs],
+                names=[v.name for v in node.outputs],
+                origin=node.origin,
+                before=node,
+            )
+            record_edit(ctx.log, pass_name, "LowerImpossible", [node], [new])
+            region.replace(node, new.outputs)
+            return True
+    return False
 
 
 def kernel_attrs(node: Node) -> dict[str, Any]:
