@@ -128,17 +128,17 @@ pytest: env $(VENV)/.stamp-dev ## Python tests, without the zoo and without slow
 	@mkdir -p build
 	@$(BIN)/python -m pytest -n $(JOBS) -m 'not zoo and not slow' | tee build/pytest.log
 
-# The wheel, in an environment that holds numpy and nothing else, away from the checkout.
-wheel-test: env
+# The wheel, in an environment that holds numpy and nothing else, away from the checkout; and C.
+wheel-test: env ## Build the wheel, run it beside numpy alone, and run the C example
 	@echo '== wheel'
-	@$(BIN)/python -m tests.wheel.smoke build/wheel
+	@$(BIN)/python -m tests.wheel.smoke build/wheel build/release/csrc/runtime
 
 test-zoo: zoo-deps $(VENV)/.stamp-dev ## Real models: error, determinism, no fallback (30 minutes)
 	@$(BIN)/python -m benchmarks.zoo fetch
 	@$(BIN)/python -m pytest -m zoo
 
 docs: $(VENV)/.stamp-docs ## Build the documentation into site/
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo 'site/index.html'
 
 .PHONY: clean

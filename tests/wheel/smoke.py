@@ -1,8 +1,9 @@
 """Build the wheel and try it in an environment that holds numpy and nothing else.
 
-``python -m tests.wheel.smoke FOLDER``: this environment compiles a small model; the other one
-loads the artifact and must give the same bytes, without tvm, onnx or torch. The environment in
-FOLDER is kept, so that a second run needs no network.
+``python -m tests.wheel.smoke FOLDER [LIBRARY]``: this environment compiles a small model; the other
+one loads the artifact and must give the same bytes, without tvm, onnx or torch. So must the C
+example, linked with the ``libgraphopt.so`` in the folder LIBRARY. The environment in FOLDER is
+kept, so that a second run needs no network.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def main() -> int:
         guest = Path(__file__).with_name("guest.py").read_text()
         _call(python, "-I", "-c", guest, cwd=away)
         _same(away)
+        if len(sys.argv) > 2:
+            _example(away, Path(sys.argv[2]).resolve())
     size = wheel.stat().st_size / 1e6
     sys.stdout.write(f"{wheel.name} ({size:.1f} MB): same bytes as the compiling process\n")
     return 0
@@ -86,9 +89,46 @@ def _same(folder: Path) -> None:
                 raise SystemExit(f"output {name!r} of the wheel differs from the compiler's own")
 
 
-def _call(python: Path, *args: str | Path, cwd: Path | None = None) -> None:
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    command = [str(python), *map(str, args)]
+def _example(folder: Path, library: Path) -> None:
+    """The C example on the same artifact and input, in a program without Python."""
+    program = folder / "run_artifact"
+    source = ROOT / "examples" / "c" / "run_artifact.c"
+    _call(
+        "cc",
+        "-O2",
+        source,
+        "-o",
+        program,
+        "-I",
+        ROOT / "csrc" / "include",
+        "-L",
+        library,
+        "-lgraphopt",
+    )
+    with np.load(folder / "want.npz") as want:
+        x = want["x"]
+        x.tofile(folder / "x.bin")
+        names = [name for name in want.files if name != "x"]
+        given = f"x={folder / 'x.bin'}:{','.join(map(str, x.shape))}"
+        wanted = [("--output", f"{name}={folder / name}.bin") for name in names]
+        arguments = [
+            "--threads",
+            "2",
+            "--input",
+            given,
+            *(part for pair in wanted for part in pair),
+        ]
+        _call(program, folder / "model.gopt", *arguments, LD_LIBRARY_PATH=str(library))
+        for name in names:
+            if (folder / f"{name}.bin").read_bytes() != want[name].tobytes():
+                raise SystemExit(
+                    f"output {name!r} of the C example differs from the compiler's own"
+                )
+
+
+def _call(program: str | Path, *args: str | Path, cwd: Path | None = None, **extra: str) -> None:
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | extra
+    command = [str(program), *map(str, args)]
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command[:4])} failed:\n{done.stdout}{done.stderr}")
