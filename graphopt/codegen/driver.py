@@ -6,9 +6,11 @@ made of the kernels' canonical texts. A hit needs no tvm.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache as once
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +35,16 @@ if TYPE_CHECKING:
 
 __all__ = ["can_emit", "compile_kernels", "emit_assembly", "emit_text"]
 
-# Part of every cache key: changes whenever generated code may.
-_VERSION = "1"
 _TVM = "0.27.0.post1"
+
+
+@once
+def _generation() -> str:
+    """Digest of the generator's own sources, part of every cache key: any line may change code."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def compile_kernels(
@@ -62,7 +71,7 @@ def compile_kernels(
     order = sorted(unique)
     for level in levels:
         isa_level(level)
-    key = "\n".join([_VERSION, _TVM, ",".join(levels), *(texts[unique[h]] for h in order)])
+    key = "\n".join([_generation(), _TVM, ",".join(levels), *(texts[unique[h]] for h in order)])
     found = store.get("infos\n" + key)
     objects = {level: store.get(f"object {level}\n{key}") for level in levels}
     if found is None or any(data is None for data in objects.values()):
