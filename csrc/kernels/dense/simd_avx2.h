@@ -55,13 +55,12 @@ struct Simd {
   static M is_nan(F a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
   static F select(M m, F yes, F no) { return _mm256_blendv_ps(no, yes, m); }
 
-  // To the nearest integer, and 2^n for an integer n in [-126, 127].
-  static I round_to_int(F a) { return _mm256_cvtps_epi32(a); }
-  static F to_float(I a) { return _mm256_cvtepi32_ps(a); }
-  static I halve(I a) { return _mm256_srai_epi32(a, 1); }
-  static I sub_int(I a, I b) { return _mm256_sub_epi32(a, b); }
-  static F pow2(I n) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+  static F round(F a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  // a 2^n for a whole n in [-252, 254]: in two steps, so that neither factor leaves the range of a float
+  static F scale(F a, F n) {
+    const I whole = _mm256_cvtps_epi32(n);
+    const I half = _mm256_srai_epi32(whole, 1);
+    return _mm256_mul_ps(_mm256_mul_ps(a, pow2(half)), pow2(_mm256_sub_epi32(whole, half)));
   }
 
   // Row r of an 8 x 8 block becomes its column r.
@@ -94,6 +93,9 @@ struct Simd {
     const __m128 two = _mm_max_ps(quarter, _mm_movehl_ps(quarter, quarter));
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
   }
+
+ private:
+  static F pow2(I n) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23)); }
 };
 
 }  // namespace

@@ -11,7 +11,6 @@ namespace {
 struct Simd {
   static constexpr int kLanes = 16;
   using F = __m512;
-  using I = __m512i;
   using M = __mmask16;
 
   static M first(int64_t n) { return static_cast<M>(n >= 16 ? 0xffffU : (1U << static_cast<unsigned>(n)) - 1U); }
@@ -46,14 +45,9 @@ struct Simd {
   static M is_nan(F a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
   static F select(M m, F yes, F no) { return _mm512_mask_blend_ps(m, no, yes); }
 
-  // To the nearest integer, and 2^n for an integer n in [-126, 127].
-  static I round_to_int(F a) { return _mm512_cvtps_epi32(a); }
-  static F to_float(I a) { return _mm512_cvtepi32_ps(a); }
-  static I halve(I a) { return _mm512_srai_epi32(a, 1); }
-  static I sub_int(I a, I b) { return _mm512_sub_epi32(a, b); }
-  static F pow2(I n) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
-  }
+  static F round(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  // a 2^n for a whole n in [-252, 254]
+  static F scale(F a, F n) { return _mm512_scalef_ps(a, n); }
 
   // Row r of a 16 x 16 block becomes its column r.
   static void transpose(F (&m)[16]) {

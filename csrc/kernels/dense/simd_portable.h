@@ -58,15 +58,14 @@ struct Simd {
   static M is_nan(F a) { return a != a; }
   static F select(M m, F yes, F no) { return m ? yes : no; }
 
-  // To the nearest integer (|a| < 2^22), and 2^n for an integer n in [-126, 127].
-  static I round_to_int(F a) {
-    const F shift = set1(12582912.0F);  // 1.5 * 2^23: the sum's low bits are the integer
-    return bits(a + shift) - bits(shift);
+  // To the nearest integer, for |a| < 2^22: the low bits of the shifted sum are the integer.
+  static F round(F a) { return (a + set1(12582912.0F)) - set1(12582912.0F); }
+  // a 2^n for a whole n in [-252, 254]: in two steps, so that neither factor leaves the range of a float
+  static F scale(F a, F n) {
+    const I whole = __builtin_convertvector(n, I);
+    const I half = whole >> 1;
+    return a * pow2(half) * pow2(whole - half);
   }
-  static F to_float(I a) { return __builtin_convertvector(a, F); }
-  static I halve(I a) { return a >> 1; }
-  static I sub_int(I a, I b) { return a - b; }
-  static F pow2(I n) { return bits((n + I{127, 127, 127, 127}) << 23); }
 
   // Row r of a 4 x 4 block becomes its column r.
   static void transpose(F (&m)[4]) {
@@ -93,6 +92,7 @@ struct Simd {
     __builtin_memcpy(&x, &a, sizeof x);
     return x;
   }
+  static F pow2(I n) { return bits((n + I{127, 127, 127, 127}) << 23); }
   static F bits(I a) {
     F x;
     __builtin_memcpy(&x, &a, sizeof x);

@@ -18,40 +18,33 @@ struct VMath : Simd {
     return sum;
   }
 
-  // x = n ln 2 + r with |r| <= ln(2) / 2, clamped to where exp(x) is neither 0 nor infinity by far.
+  // x = n ln 2 + r with |r| <= ln(2) / 2, clamped to where exp(x) is 0 or infinity but n is small.
   struct Reduced {
-    I n;
+    F n;
     F r;
   };
   static Reduced reduce(F x) {
     x = max(set1(-104.0F), min(set1(89.0F), x));
-    const I n = round_to_int(mul(x, set1(1.44269504F)));
-    const F whole = to_float(n);
-    F r = fma(whole, set1(-0.693145751953125F), x);
-    r = fma(whole, set1(-1.42860677e-6F), r);
+    const F n = round(mul(x, set1(1.44269504F)));
+    F r = fma(n, set1(-0.693145751953125F), x);
+    r = fma(n, set1(-1.42860677e-6F), r);
     return {n, r};
   }
-  // (e^r - 1 - r) / r^2
-  static F exp_tail(F r) {
-    return poly(r, {5.0e-01F, 1.666652e-01F, 4.166621e-02F, 8.368841e-03F, 1.3950368e-03F});
-  }
-  // x 2^n in two steps, so that neither factor leaves the range of a float
-  static F scale(F x, I n) {
-    const I half = halve(n);
-    return mul(mul(x, pow2(half)), pow2(sub_int(n, half)));
+  // e^r - 1
+  static F exp_near_zero(F r) {
+    const F tail = poly(r, {4.999923e-01F, 1.6667114e-01F, 4.1890223e-02F, 8.312543e-03F});
+    return fma(mul(r, r), tail, r);
   }
 
   static F exp(F x) {
     const Reduced v = reduce(x);
-    const F p = fma(mul(v.r, v.r), exp_tail(v.r), v.r);
-    return scale(add(p, set1(1.0F)), v.n);
+    return scale(add(exp_near_zero(v.r), set1(1.0F)), v.n);
   }
   // e^x - 1, accurate near 0; for x <= 0
   static F expm1_negative(F x) {
     const Reduced v = reduce(x);
-    const F p = fma(mul(v.r, v.r), exp_tail(v.r), v.r);
     const F power = scale(set1(1.0F), v.n);
-    return fma(power, p, sub(power, set1(1.0F)));
+    return fma(power, exp_near_zero(v.r), sub(power, set1(1.0F)));
   }
 
   static F sigmoid(F x) {
