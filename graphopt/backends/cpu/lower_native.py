@@ -42,6 +42,7 @@ NATIVE_KERNELS = {
     "QLinearMatMul": "q_linear_matmul",
     "QuantizeLinear": "quantize_linear",
     "RNN": "rnn",
+    "Range": "range",
     "Resize": "resize",
     "ReverseSequence": "reverse_sequence",
     "RoiAlign": "roi_align",
