@@ -15,10 +15,6 @@
 #include "python/bindings.h"
 #include "runtime/dtype.h"
 #include "runtime/thread_pool.h"
-#if __has_include("kernels/conv/pack.h")
-#include "kernels/conv/pack.h"
-#define GRAPHOPT_HAS_CONV 1
-#endif
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -172,8 +168,6 @@ nb::object pack_gemm_array(nb::handle w) {
   return packed_array(std::move(memory), count);
 }
 
-#ifdef GRAPHOPT_HAS_CONV
-
 // Kernel positions of a weight [a, b, spatial...].
 int64_t taps_of(const Tensor& weight) {
   int64_t taps = 1;
@@ -211,8 +205,6 @@ nb::object pack_conv_transpose_array(nb::handle w, int64_t group) {
   return packed_array(std::move(memory), count);
 }
 
-#endif
-
 }  // namespace
 
 void bind_kernels(nb::module_& m) {
@@ -222,7 +214,6 @@ void bind_kernels(nb::module_& m) {
       "has_kernel", [](const std::string& name) { return find_kernel(name) != nullptr; }, "name"_a,
       "Whether a step kernel of that name exists.");
   m.def("pack_gemm", &pack_gemm_array, "w"_a, "Weights [K, N] in panels of 16 columns, as the gemm step reads them.");
-#ifdef GRAPHOPT_HAS_CONV
   m.def("pack_conv", &pack_conv_array, "w"_a, "group"_a = 1,
         "Weights [Cout, Cin/group, k...] as the conv step reads them.");
   m.def("pack_conv_transpose", &pack_conv_transpose_array, "w"_a, "group"_a = 1,
@@ -231,7 +222,6 @@ void bind_kernels(nb::module_& m) {
         "Number of floats that pack_conv makes.");
   m.def("packed_conv_transpose_size", &packed_conv_transpose_size, "cin"_a, "cout_per_group"_a, "taps"_a, "group"_a,
         "Number of floats that pack_conv_transpose makes.");
-#endif
 }
 
 }  // namespace graphopt::python
