@@ -311,14 +311,14 @@ def test_checks_and_broadcasts(tmp_path: Path) -> None:
 
 
 def test_data_dependent_kernel(tmp_path: Path) -> None:
-    if not _native.has_kernel("nonzero"):
-        pytest.skip("this build has no nonzero")
+    if not _native.has_kernel("non_zero"):
+        pytest.skip("this build has no non_zero")
     plan = PlanWriter()
     x = plan.input("x", ["N"])
     found = plan.temp("found", [1, "K"], "int64")
     flat, twice = plan.temp("flat", ["K"], "int64"), plan.temp("twice", ["K"], "int64")
     binds = [[0, 1, plan.symbol("K")]]
-    plan.step("native", kernel="nonzero", inputs=[x], outputs=[found], attrs={}, binds=binds)
+    plan.step("native", kernel="non_zero", inputs=[x], outputs=[found], attrs={}, binds=binds)
     plan.step("view", input=found, output=flat)
     plan.call("k_add_i64", [flat, flat, twice], "K")
     plan.output("found", found)
