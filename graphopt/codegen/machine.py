@@ -90,7 +90,7 @@ def convert(e: Emitter, x: Val, to: str) -> Val:
     if is_float(x.type) and not is_float(to):
         name = "fptosi.sat" if is_signed(to) else "fptoui.sat"
         return intrinsic(name, x, type=to)
-    return x.cast(to)
+    return vmath64.narrowed(x) if (x.type, to) == ("float64", "float32") else x.cast(to)
 
 
 # ---- arithmetic ----

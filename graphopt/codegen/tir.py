@@ -5,7 +5,7 @@ code generator speaks :class:`Val` (a scalar or vector value) and :class:`Emitte
 scheduled or lowered by TVM passes: what is emitted is what LLVM gets.
 
 Facts of this TVM that shape the code: expressions are trees for its code generator, so a value used
-twice is bound (:meth:`Emitter.let`); sums of 32- and 64-bit integers are "no signed wrap", so
+twice is named (:meth:`Emitter.let`); sums of 32- and 64-bit integers are "no signed wrap", so
 arithmetic that may wrap is done one size wider and narrowed, which LLVM turns back into the plain
 instruction; `NE` of floats is ordered, so inequality is the negation of equality.
 """
@@ -26,6 +26,8 @@ from graphopt.codegen.isa import Isa
 
 __all__ = ["Buffer", "Emitter", "Val"]
 
+# Elements of one array of slots for named values.
+_SLOTS = 1024
 _WIDER = {"int32": "int64", "uint32": "int64", "int64": "int128", "uint64": "int128"}
 
 
@@ -66,10 +68,11 @@ class Buffer:
 class Val:
     """A value: ``lanes`` elements of machine type ``type``. Arithmetic broadcasts scalars."""
 
-    __slots__ = ("expr", "lanes", "type")
+    __slots__ = ("expr", "lanes", "named", "type")
 
-    def __init__(self, expr: Any, type: str, lanes: int = 1) -> None:
+    def __init__(self, expr: Any, type: str, lanes: int = 1, named: bool = False) -> None:
         self.expr = expr
+        self.named = named
         self.type = type
         self.lanes = lanes
 
@@ -115,6 +118,9 @@ class Val:
 
     def eq(self, other: Val | float) -> Val:
         """Equal; false with a NaN."""
+        if self.type == "bool":
+            assert isinstance(other, Val)
+            return (self ^ other).negate()
         return self._binary(tirx.EQ, other, "bool")
 
     def ne(self, other: Val | float) -> Val:
@@ -123,29 +129,27 @@ class Val:
         return Val(tirx.Not(same.expr), "bool", same.lanes)
 
     def __and__(self, other: Val | int) -> Val:
-        return self._bits("bitwise_and", other)
+        return self._bits("BitwiseAnd", other)
 
     def __or__(self, other: Val | int) -> Val:
-        return self._bits("bitwise_or", other)
+        return self._bits("BitwiseOr", other)
 
     def __xor__(self, other: Val | int) -> Val:
-        return self._bits("bitwise_xor", other)
+        return self._bits("BitwiseXor", other)
 
     def __lshift__(self, other: Val | int) -> Val:
-        return self._bits("shift_left", other)
+        return self._bits("LShift", other)
 
     def __rshift__(self, other: Val | int) -> Val:
-        return self._bits("shift_right", other)
+        return self._bits("RShift", other)
 
     def _bits(self, op: str, other: Val | int) -> Val:
         left, right = align(self, other)
-        type = _prim(_name(left.type, left.lanes))
         if left.type == "bool":
-            make = {"bitwise_and": tirx.And, "bitwise_or": tirx.Or}.get(op)
-            if make is not None:
-                return Val(make(left.expr, right.expr), "bool", left.lanes)
-            return left.eq(right).negate()
-        return Val(_call(type, op, left.expr, right.expr), left.type, left.lanes)
+            if op == "BitwiseXor":
+                return select(left, right.negate(), right)
+            op = {"BitwiseAnd": "And", "BitwiseOr": "Or"}[op]
+        return Val(getattr(tirx, op)(left.expr, right.expr), left.type, left.lanes)
 
     def negate(self) -> Val:
         """Logical not of a bool, bitwise not of an integer."""
@@ -261,16 +265,24 @@ def lane_numbers(lanes: int) -> Val:
 
 def opaque(value: Val) -> Val:
     """The value, hidden from LLVM's search for memcpy and memset, which are not there to call."""
-    bits = int(value.type.lstrip("uintfloa")) * value.lanes
-    if bits % 32:
+    floats = _as_floats(value)
+    if floats is None:
         return opaque(value.cast("uint32")).cast(value.type)
-    lanes = bits // 32
-    floats = _prim(_name("float32", lanes))
-    fenced = intrinsic(
-        "arithmetic.fence", Val(_call(floats, "reinterpret", value.expr), "float32", lanes)
-    )
-    back = _prim(_name(value.type, value.lanes))
-    return Val(_call(back, "reinterpret", fenced.expr), value.type, value.lanes)
+    return _from_floats(intrinsic("arithmetic.fence", floats), value)
+
+
+def _as_floats(value: Val) -> Val | None:
+    """The bits as a vector of floats, None when they do not fill one."""
+    lanes, left = divmod(int(value.type.lstrip("uintfloa")) * value.lanes, 32)
+    if left:
+        return None
+    target = _prim(_name("float32", lanes))
+    return Val(_call(target, "reinterpret", value.expr), "float32", lanes)
+
+
+def _from_floats(floats: Val, like: Val) -> Val:
+    target = _prim(_name(like.type, like.lanes))
+    return Val(_call(target, "reinterpret", floats.expr), like.type, like.lanes)
 
 
 class Emitter:
@@ -282,6 +294,8 @@ class Emitter:
         self.guard = guard
         self._blocks: list[list[Any]] = [[]]
         self._count = 0
+        self._allocations: list[Any] = []
+        self._slots: dict[str, tuple[Any, int]] = {}
 
     def _fresh(self, hint: str) -> str:
         self._count += 1
@@ -290,12 +304,28 @@ class Emitter:
     # ---- values ----
 
     def let(self, value: Val, hint: str = "v") -> Val:
-        """The value, computed here and once."""
-        if isinstance(value.expr, tirx.Var):
+        """The value, computed here and once.
+
+        It goes through a slot of an array on the stack, which LLVM turns back into a register.
+        TVM's own binding would have its simplifier put every name's meaning into every use.
+        """
+        if value.named or isinstance(value.expr, tirx.Var | tirx.IntImm | tirx.FloatImm):
             return value
-        var = tirx.Var(self._fresh(hint), _prim(_name(value.type, value.lanes)))
-        self._blocks[-1].append(tirx.Bind(var, value.expr))
-        return Val(var, value.type, value.lanes)
+        if value.type == "bool":
+            return self.let(value.cast("uint8"), hint).ne(0)
+        slots, used = self._slots.get(value.type, (None, _SLOTS))
+        if slots is None or used + value.lanes > _SLOTS:
+            slots, used = self._allocate(value.type, _SLOTS, "slots", self._allocations), 0
+        self._slots[value.type] = (slots, used + value.lanes)
+        index = self.ramp(self.integer(used), 1, value.lanes).expr
+        self._blocks[-1].append(tirx.BufferStore(slots, value.expr, [index]))
+        return Val(tirx.BufferLoad(slots, [index]), value.type, value.lanes, named=True)
+
+    def _allocate(self, type: str, count: int, hint: str, block: list[Any]) -> Any:
+        size = tirx.IntImm("int64", count)
+        handle = tirx.decl_buffer([size], type, self._fresh(hint), layout=None)
+        block.append(tirx.AllocBuffer(handle))
+        return handle
 
     def integer(self, value: int) -> Val:
         """An index literal."""
@@ -312,15 +342,13 @@ class Emitter:
 
     def argument(self, name: str, type: str) -> tuple[Buffer, Any, list[Any]]:
         """A pointer argument: the buffer, the parameter, and the statements that declare it."""
-        handle = tirx.decl_buffer([tirx.IntImm("int64", 1)], type, name)
+        handle = tirx.decl_buffer([tirx.IntImm("int64", 1)], type, name, layout=None)
         param = tirx.Var(f"{name}_ptr", PointerType(_prim(type), "global"))
         return Buffer(handle, type), param, [tirx.DeclBuffer(handle, data=param)]
 
     def local(self, type: str, count: int, hint: str = "local") -> Buffer:
         """An array on the stack."""
-        handle = tirx.decl_buffer([tirx.IntImm("int64", count)], type, self._fresh(hint))
-        self._blocks[-1].append(tirx.AllocBuffer(handle))
-        return Buffer(handle, type)
+        return Buffer(self._allocate(type, count, hint, self._allocations), type)
 
     def load(self, buffer: Buffer, offset: Val, lanes: int = 1, mask: Val | None = None) -> Val:
         """``lanes`` elements from ``offset`` on; with a mask, the masked-off lanes are undefined.
@@ -391,7 +419,7 @@ class Emitter:
     def finish(self) -> list[Any]:
         """The statements of the outermost block."""
         assert len(self._blocks) == 1
-        return self._blocks[0]
+        return [*self._allocations, *self._blocks[0]]
 
     # ---- index arithmetic (no wrap-around) ----
 

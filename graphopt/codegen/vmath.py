@@ -54,22 +54,23 @@ def polynomial(x: Val, coefficients: Sequence[float]) -> Val:
     return result
 
 
-def clamp(x: Val, low: float, high: float) -> Val:
+def clamp(e: Emitter, x: Val, low: float, high: float) -> Val:
     """``x`` forced into [low, high]; NaN stays."""
-    x = select(x > high, high, x)
+    x = e.let(x)
+    x = e.let(select(x > high, high, x))
     return select(x < low, low, x)
 
 
 def exp(e: Emitter, x: Val) -> Val:
     """e**x."""
     # Beyond these bounds the result is infinite or zero all the same.
-    x = e.let(clamp(x, -104.0, 89.0))
+    x = e.let(clamp(e, x, -104.0, 89.0))
     if e.isa.masks and x.lanes % 16 == 0:
         n = e.let(intrinsic("nearbyint", x * _LOG2E))
         return _scale(e, _exp_reduced(e, x, n), n)
     shifted = e.let(x * _LOG2E + _ROUND)
     n = e.let(shifted - _ROUND)
-    k = e.let((shifted.bitcast("int32") << 9) >> 9)
+    k = e.let((shifted.bitcast("int32") << 10) >> 10)
     # 2**k may not be representable where the result is: it takes two steps.
     half = e.let(k >> 1)
     first = ((half + 127) << 23).bitcast("float32")
@@ -98,10 +99,10 @@ def _scale(e: Emitter, x: Val, n: Val) -> Val:
 
 def expm1(e: Emitter, x: Val) -> Val:
     """e**x - 1, accurate near 0."""
-    x = e.let(clamp(x, -104.0, 89.0))
+    x = e.let(clamp(e, x, -104.0, 89.0))
     shifted = e.let(x * _LOG2E + _ROUND)
     n = e.let(shifted - _ROUND)
-    k = e.let((shifted.bitcast("int32") << 9) >> 9)
+    k = e.let((shifted.bitcast("int32") << 10) >> 10)
     r = e.let((x - n * _LN2_HI) - n * _LN2_LO)
     p = e.let(polynomial(r, _EXP) * (r * r) + r)
     # 2**k * (1 + p) - 1, in halves so that k = 128 does not overflow.
@@ -142,16 +143,16 @@ def log1p(e: Emitter, x: Val) -> Val:
 
 def tanh(e: Emitter, x: Val) -> Val:
     """The hyperbolic tangent."""
-    return clamp(e.let(_rational(e, x, 9.02, _TANH_P, _TANH_Q)), -1.0, 1.0)
+    return clamp(e, e.let(_rational(e, x, 9.02, _TANH_P, _TANH_Q)), -1.0, 1.0)
 
 
 def erf(e: Emitter, x: Val) -> Val:
     """The error function."""
-    return clamp(e.let(_rational(e, x, 3.92, _ERF_P, _ERF_Q)), -1.0, 1.0)
+    return clamp(e, e.let(_rational(e, x, 3.92, _ERF_P, _ERF_Q)), -1.0, 1.0)
 
 
 def _rational(e: Emitter, x: Val, bound: float, p: Sequence[float], q: Sequence[float]) -> Val:
-    x = e.let(clamp(x, -bound, bound))
+    x = e.let(clamp(e, x, -bound, bound))
     z = e.let(x * x)
     return (x * polynomial(z, p)) / polynomial(z, q)
 
@@ -164,7 +165,8 @@ def _quadrant(e: Emitter, x: Val) -> tuple[Val, Val]:
     n = e.let(shifted - vmath64.ROUND)
     r = (wide - n * vmath64.PIO2[0]) - n * vmath64.PIO2[1]
     k = shifted.bitcast("int64").cast("int32")
-    return e.let(r.cast("float32")), e.let(k)
+    # Arguments so large that no digit of the remainder is known still give a sine.
+    return e.let(clamp(e, r.cast("float32"), -math.pi / 4, math.pi / 4)), e.let(k)
 
 
 def _sin_cos(e: Emitter, x: Val) -> tuple[Val, Val, Val]:
@@ -194,7 +196,7 @@ def cos(e: Emitter, x: Val) -> Val:
 
 def _wide(name: str) -> Callable[[Emitter, Val], Val]:
     def function(e: Emitter, x: Val) -> Val:
-        return vmath64.FUNCTIONS[name](e, x.cast("float64")).cast("float32")
+        return vmath64.narrowed(vmath64.FUNCTIONS[name](e, x.cast("float64")))
 
     return function
 

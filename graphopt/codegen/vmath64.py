@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from graphopt.codegen.tir import Emitter, Val, constant, intrinsic, select
 
-__all__ = ["FUNCTIONS", "PIO2", "ROUND", "TWO_OVER_PI", "power"]
+__all__ = ["FUNCTIONS", "PIO2", "ROUND", "TWO_OVER_PI", "narrowed", "power"]
 
 TWO_OVER_PI = 2 / math.pi
 ROUND = 6755399441055744.0  # 1.5 * 2**52: adding it leaves the nearest integer in the low bits
@@ -44,9 +44,15 @@ def _polynomial(x: Val, coefficients: Sequence[float]) -> Val:
     return result
 
 
-def _clamp(x: Val, low: float, high: float) -> Val:
-    x = select(x > high, high, x)
+def _clamp(e: Emitter, x: Val, low: float, high: float) -> Val:
+    x = e.let(x)
+    x = e.let(select(x > high, high, x))
     return select(x < low, low, x)
+
+
+def narrowed(x: Val) -> Val:
+    """An f64 value as f32; fenced, or LLVM might skip this rounding on the way to f16."""
+    return intrinsic("arithmetic.fence", x.cast("float32"))
 
 
 def _abs(x: Val) -> Val:
@@ -64,14 +70,14 @@ def _copysign(x: Val, sign: Val) -> Val:
 def _reduce_exp(e: Emitter, x: Val) -> tuple[Val, Val]:
     shifted = e.let(x * _LOG2E + ROUND)
     n = e.let(shifted - ROUND)
-    k = e.let((shifted.bitcast("int64") << 12) >> 12)
+    k = e.let((shifted.bitcast("int64") << 13) >> 13)
     r = e.let((x - n * _LN2_HI) - n * _LN2_LO)
     return r, k
 
 
 def exp(e: Emitter, x: Val) -> Val:
     """e**x."""
-    x = e.let(_clamp(x, -746.0, 710.0))
+    x = e.let(_clamp(e, x, -746.0, 710.0))
     r, k = _reduce_exp(e, x)
     p = _polynomial(r, _EXP) * (r * r) + r + 1.0
     half = e.let(k >> 1)
@@ -82,7 +88,7 @@ def exp(e: Emitter, x: Val) -> Val:
 
 def expm1(e: Emitter, x: Val) -> Val:
     """e**x - 1, accurate near 0."""
-    x = e.let(_clamp(x, -746.0, 710.0))
+    x = e.let(_clamp(e, x, -746.0, 710.0))
     r, k = _reduce_exp(e, x)
     p = e.let(_polynomial(r, _EXP) * (r * r) + r)
     half = ((k + 1022) << 52).bitcast("float64")
@@ -121,7 +127,7 @@ def log1p(e: Emitter, x: Val) -> Val:
 def tanh(e: Emitter, x: Val) -> Val:
     """The hyperbolic tangent."""
     x = e.let(x)
-    t = e.let(expm1(e, _clamp(x, -20.0, 20.0) * 2.0))
+    t = e.let(expm1(e, _clamp(e, x, -20.0, 20.0) * 2.0))
     # Not t / (t + 2) beyond 20, where it is 1 already.
     return t / (t + 2.0)
 
@@ -129,7 +135,7 @@ def tanh(e: Emitter, x: Val) -> Val:
 def erf(e: Emitter, x: Val) -> Val:
     """The error function."""
     x = e.let(x)
-    t = e.let(_clamp(_abs(x), 0.0, 6.0))
+    t = e.let(_clamp(e, _abs(x), 0.0, 6.0))
     z = e.let(t * t)
     small = t * _polynomial(z, _ERF)
     u = e.let((t - 2.0) / (t + 2.0))
@@ -141,7 +147,9 @@ def _sin_cos(e: Emitter, x: Val) -> tuple[Val, Val, Val]:
     x = e.let(x)
     shifted = e.let(x * TWO_OVER_PI + ROUND)
     n = e.let(shifted - ROUND)
-    r = e.let(((x - n * PIO2[0]) - n * PIO2[1]) - n * PIO2[2])
+    r = ((x - n * PIO2[0]) - n * PIO2[1]) - n * PIO2[2]
+    # Arguments so large that no digit of the remainder is known still give a sine.
+    r = e.let(_clamp(e, r, -math.pi / 4, math.pi / 4))
     z = e.let(r * r)
     sine = e.let(_polynomial(z, _SIN) * (z * r) + r)
     cosine = e.let((_polynomial(z, _COS) * z - 0.5) * z + 1.0)
@@ -230,7 +238,8 @@ def acosh(e: Emitter, x: Val) -> Val:
     x = e.let(x)
     t = e.let(x - 1.0)
     near = log1p(e, t + _sqrt(t * (x + 1.0)))
-    return select(x > 1e8, log(e, x) + math.log(2), near)
+    result = select(x > 1e8, log(e, x) + math.log(2), near)
+    return select(x < 1.0, math.nan, result)
 
 
 def atanh(e: Emitter, x: Val) -> Val:
@@ -282,7 +291,7 @@ def power(e: Emitter, x: Val, y: Val) -> Val:
     rest = y_high * (high - h_high) + (y - y_high) * high + y * low
     total = e.let(head + rest)
     error = (head - total) + rest
-    bounded = e.let(_clamp(total, -746.0, 710.0))
+    bounded = e.let(_clamp(e, total, -746.0, 710.0))
     result = exp(e, bounded)
     error = select(total.eq(bounded), error, constant(0.0, "float64"))
     result = e.let(result + result * error)
