@@ -51,7 +51,7 @@ DType dtype_from_format(const char* format, Py_ssize_t itemsize) {
 }
 
 // Types of numpy itself. The others come from ml_dtypes, and numpy's buffer protocol refuses them.
-bool is_numpy_type(DType type) { return type != DType::kBF16 && (type < DType::kF8E4M3FN || type > DType::kF6E3M2); }
+bool is_numpy_type(DType type) { return type < DType::kBF16; }
 
 std::optional<nb::dlpack::dtype> dlpack_type(DType type) {
   using Code = nb::dlpack::dtype_code;

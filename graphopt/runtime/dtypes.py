@@ -8,7 +8,7 @@ import numpy as np
 
 from graphopt.errors import InputError
 
-__all__ = ["CODES", "NAMES", "dtype_code", "numpy_dtype"]
+__all__ = ["CODES", "FIRST_OF_ML_DTYPES", "NAMES", "dtype_code", "numpy_dtype"]
 
 # Types of numpy itself; the others are ml_dtypes', which is imported only when one occurs.
 NAMES: Final[dict[int, str]] = {
@@ -41,7 +41,7 @@ NAMES: Final[dict[int, str]] = {
     28: "float6_e3m2fn",
 }
 CODES: Final[dict[str, int]] = {name: code for code, name in NAMES.items()}
-_FIRST_OF_ML_DTYPES: Final = 16
+FIRST_OF_ML_DTYPES: Final = 16
 
 
 def dtype_code(dtype: np.dtype[Any]) -> int:
@@ -55,7 +55,7 @@ def dtype_code(dtype: np.dtype[Any]) -> int:
 def numpy_dtype(code: int) -> np.dtype[Any]:
     """The numpy (or ml_dtypes) type of a code."""
     name = NAMES[code]
-    if code < _FIRST_OF_ML_DTYPES:
+    if code < FIRST_OF_ML_DTYPES:
         return np.dtype(name)
     import ml_dtypes
 

@@ -12,8 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from graphopt import _native
-from graphopt.errors import ArtifactError, ExecutionError, InputError, OptionError
-from graphopt.runtime.dtypes import CODES, NAMES, numpy_dtype
+from graphopt.errors import (
+    ArtifactError,
+    ExecutionError,
+    InputError,
+    OptionError,
+    missing_extra,
+)
+from graphopt.runtime.dtypes import CODES, FIRST_OF_ML_DTYPES, NAMES, numpy_dtype
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -92,6 +98,7 @@ class Session:
         except _native.NativeError as error:
             raise ArtifactError(str(error)) from None
         host.texts = self._program.host_nodes
+        _require_types(self._program.inputs + self._program.outputs)
         self._path = None if isinstance(source, bytes) else source
         self._inputs = _specs(self._program.inputs)
         self._outputs = _specs(self._program.outputs)
@@ -252,6 +259,16 @@ def _specs(arguments: Sequence[tuple[str, int, list[str]]]) -> tuple[TensorSpec,
         return int(text) if text.isdecimal() else text
 
     return tuple(TensorSpec(n, NAMES[code], tuple(map(dim, s))) for n, code, s in arguments)
+
+
+def _require_types(arguments: Sequence[tuple[str, int, list[str]]]) -> None:
+    """Types that numpy itself does not have need ml_dtypes: say so now, not in the first run."""
+    if all(code < FIRST_OF_ML_DTYPES for _, code, _ in arguments):
+        return
+    try:
+        import ml_dtypes  # noqa: F401
+    except ImportError:
+        raise missing_extra("ml_dtypes", "onnx") from None
 
 
 def _listing(what: str, specs: Sequence[TensorSpec]) -> str:

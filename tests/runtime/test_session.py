@@ -243,7 +243,7 @@ def test_numpy_types_pass_through(tmp_path: Path, dtype: str) -> None:
     _check_copy(tmp_path, np.arange(6).reshape(2, 3).astype(dtype))
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "int4", "uint4"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "int4", "uint4", "float6_e2m3fn"])
 def test_ml_dtypes_pass_through(tmp_path: Path, dtype: str) -> None:
     ml_dtypes = pytest.importorskip("ml_dtypes")
     _check_copy(tmp_path, np.arange(6).reshape(2, 3).astype(getattr(ml_dtypes, dtype)))

@@ -56,7 +56,9 @@ typedef enum graphopt_dtype {
   GRAPHOPT_FLOAT4_E2M1 = 23,
   GRAPHOPT_FLOAT8_E8M0 = 24,
   GRAPHOPT_UINT2 = 25,
-  GRAPHOPT_INT2 = 26
+  GRAPHOPT_INT2 = 26,
+  GRAPHOPT_FLOAT6_E2M3 = 27,
+  GRAPHOPT_FLOAT6_E3M2 = 28
 } graphopt_dtype;
 
 /* A dense row-major array. */
