@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -62,7 +63,7 @@ register(
         outputs=("transposed",),
         attrs=attr_specs(perm="ints"),
         infer=_infer_transpose,
-        evaluate=lambda ctx, x: np.ascontiguousarray(x.transpose(_permutation(ctx, x.ndim))),
+        evaluate=lambda ctx, x: np.asarray(x.transpose(_permutation(ctx, x.ndim)), order="C"),
         traits=_MOVEMENT,
     )
 )
@@ -263,9 +264,21 @@ def _infer_slice(ctx: InferContext) -> Type:
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         if step == 0:
             ctx.fail("a step is 0")
+        if isinstance(end, int) and step > 0 and _beyond_memory(data, axis, end):
+            end = dims[axis]
         dims[axis] = slice_length(dims[axis], start, end, step)
     _slice_contents(ctx, axes, steps)
     return TensorType(data.dtype, tuple(dims))
+
+
+def _beyond_memory(data: TensorType, axis: int, end: int) -> bool:
+    """True when a tensor that reaches ``end`` along ``axis`` would not fit an address space of 48
+    bits: exporters write "through the last" as some large number."""
+    assert data.shape is not None
+    if isinstance(data.shape[axis], int) or end <= 0:
+        return False
+    others = [dim for i, dim in enumerate(data.shape) if i != axis and isinstance(dim, int)]
+    return end * math.prod(others) * data.dtype.nbytes >= 1 << 48
 
 
 def _slice_contents(ctx: InferContext, axes: Sequence[int], steps: Sequence[int]) -> None:

@@ -186,7 +186,7 @@ def _evaluate_col2im(ctx: EvalContext, x: Array, image: Array, block: Array) -> 
         )
         result[every + where] += columns[every + offset]
     inner = tuple(slice(pads[a], pads[a] + sizes[a]) for a in range(rank))
-    return np.ascontiguousarray(result[every + inner]).astype(x.dtype, copy=False)
+    return np.asarray(result[every + inner], x.dtype, order="C")
 
 
 register(

@@ -115,9 +115,7 @@ def compiled(
     graph = model if isinstance(model, graphopt.Graph) else graphopt.from_onnx(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore" if fallbacks else "error", FallbackWarning)
-        return compile_graph(
-            graph, target or f"cpu{{levels={host_level()}}}", optimize=optimize
-        )
+        return compile_graph(graph, target or f"cpu{{levels={host_level()}}}", optimize=optimize)
 
 
 def loaded(artifact: Artifact, threads: int = 2) -> Session:

@@ -14,7 +14,12 @@ Attrs = dict[str, Any]
 
 
 def _conv(
-    shape: Sequence[int], weight: Sequence[int], attrs: Attrs, *, bias: bool = True, op: str = "Conv"
+    shape: Sequence[int],
+    weight: Sequence[int],
+    attrs: Attrs,
+    *,
+    bias: bool = True,
+    op: str = "Conv",
 ) -> Net:
     net = Net()
     channels = weight[1] * attrs.get("group", 1) if op == "ConvTranspose" else weight[0]
@@ -46,7 +51,7 @@ def _conv(
 )
 def test_windows(shape: Sequence[int], weight: Sequence[int], attrs: Attrs) -> None:
     net = _conv(shape, weight, attrs)
-    n, c, h, w = shape
+    _, c, h, w = shape
     more = [{"x": (2, c, h + 3, w + 2)}, {"x": (1, c, h + 6, w)}]
     artifact = check(net, {"x": ("N", c, "H", "W")}, more)
     assert "conv" in kernels(artifact)

@@ -66,7 +66,10 @@ def test_transposes_are_read_in_place(side: str) -> None:
         a = net("Transpose", a, perm=[0, 2, 1])
     if side != "a":
         b = net("Transpose", b, perm=[0, 2, 1])
-    artifact = check(net.output(net("MatMul", a, b)), {"a": ("N", *_tail(side, 0)), "b": ("N", *_tail(side, 1))}, [{"a": (1, *_tail(side, 0)), "b": (1, *_tail(side, 1))}])  # fmt: skip
+    tails = {"a": _tail(side, 0), "b": _tail(side, 1)}
+    symbols = {name: ("N", *tail) for name, tail in tails.items()}
+    single = {name: (1, *tail) for name, tail in tails.items()}
+    artifact = check(net.output(net("MatMul", a, b)), symbols, [single])
     assert kernels(artifact) == ["matmul"]
 
 
@@ -132,7 +135,11 @@ def test_other_element_types(dtype: str) -> None:
 def test_gemm_in_other_element_types(dtype: str) -> None:
     kind = np.dtype(dtype).type
     net = Net()
-    operands = [net.input("a", (4, 6), kind), net.input("b", (5, 6), kind), net.input("c", (5,), kind)]
+    operands = [
+        net.input("a", (4, 6), kind),
+        net.input("b", (5, 6), kind),
+        net.input("c", (5,), kind),
+    ]
     # onnxruntime has no Gemm of integers.
     check(
         net.output(net("Gemm", *operands, transB=1)),
