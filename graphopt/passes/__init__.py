@@ -15,6 +15,7 @@ TABLE = PassTable(
         "fuse-attention": "graphopt.passes.fuse_attention:FuseAttention",
         "fuse-activation": "graphopt.passes.fuse_activation:FuseActivation",
         "fuse-layer-norm": "graphopt.passes.fuse_layer_norm:FuseLayerNorm",
+        "fuse-softmax": "graphopt.passes.fuse_softmax:FuseSoftmax",
         "inline-if": "graphopt.passes.inline_if:InlineIf",
         "merge-common": "graphopt.passes.merge_common:MergeCommon",
         "simplify": "graphopt.passes.simplify:Simplify",

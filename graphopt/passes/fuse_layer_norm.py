@@ -1,10 +1,13 @@
-"""Layer normalisation that exporters spell out becomes one op again.
+"""Normalisations that exporters spell out become one op again.
 
-``(x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) [* w [+ b]]  ->  LayerNormalization(x, w, b)``,
-over the last axis.
+``(x - mean(x)) / sqrt(var(x) + eps) [* w [+ b]]  ->  LayerNormalization(x, w, b)`` and
+``x / sqrt(mean(x * x) + eps) [* w]  ->  RMSNormalization(x, w)``, over the last axis. The variance
+may be ``mean((x - mean(x))^2)`` or ``mean(x * x) - mean(x)^2``, a mean may be a sum times 1/n, and
+the division may be a product with the reciprocal.
 
-Sound up to rounding: the definition of the op (Ba et al., Layer Normalization, 2016). The mean must
-be taken over the last axis and keep it; scale and shift must be vectors along it.
+Means must be over the last axis, whose size is fixed; scale and shift must vary along it alone.
+Sound up to rounding: the definitions of the ops (Ba et al., Layer Normalization, 2016; Zhang and
+Sennrich, Root Mean Square Layer Normalization, 2019).
 """
 
 from __future__ import annotations
@@ -14,73 +17,227 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphopt.ir import Builder, DType, Graph, Node, Value
-from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, RulePass, Var
+from graphopt.ir import Builder, Dim, DType, Graph, Value, product, static_shape
+from graphopt.passes.polynomial import number
+from graphopt.rewrite import Match, NodePattern, Pattern, PatternOps, Refusal, Rule, RulePass, Var
 
 __all__ = ["FuseLayerNorm"]
 
+_NEAR = 1e-6
 
-class FuseMeanVariance(Rule):
-    """``(x - mean) / sqrt(var + eps) * w + b  ->  LayerNormalization(x, w, b)``."""
 
-    def pattern(self, op: PatternOps, x: Var, w: Var, b: Var) -> list[NodePattern]:
-        """With scale and shift, with scale alone, and bare."""
-        mean = op.ReduceMean(x, op.rest("axes"), _bind="mean")
-        centered = op.Sub(x, mean)
-        square = op.any_of(op.Pow(centered, 2.0), op.Mul(centered, centered))
-        variance = op.ReduceMean(square, op.rest("axes2"), _bind="variance")
-        deviation = op.Sqrt(op.Add(variance, op.constant("eps")))
-        norm = op.Div(centered, deviation)
-        return [op.Add(op.Mul(norm, w), b), op.Mul(norm, w), norm]
+def _mean(op: PatternOps, x: Pattern, name: str) -> Pattern:
+    """The mean of ``x`` as a reduction, or as a sum times a number; the reduction is bound."""
+    total = op.ReduceSum(x, op.rest(f"{name}_axes"), _bind=name)
+    return op.any_of(
+        op.ReduceMean(x, op.rest(f"{name}_axes"), _bind=name),
+        op.Mul(total, op.constant(f"{name}_inverse")),
+        op.Div(total, op.constant(f"{name}_count")),
+    )
+
+
+def _kept(op: PatternOps, x: Pattern, name: str) -> Pattern:
+    """``x``, or ``x`` with its reduced axis put back."""
+    back = op.rest(f"{name}_back")
+    return op.any_of(op.Reshape(x, back), op.Unsqueeze(x, back), x)
+
+
+def _square(op: PatternOps, x: Pattern) -> Pattern:
+    return op.any_of(op.Mul(x, x), op.Pow(x, 2.0))
+
+
+def _over_root(op: PatternOps, x: Pattern, variance: Pattern, w: Var) -> list[NodePattern]:
+    """``x / sqrt(variance + eps)`` in its spellings; a scale may come with the reciprocal."""
+    sum_ = op.Add(_kept(op, variance, "variance"), op.constant("eps"), _bind="sum")
+    root = op.Sqrt(sum_)
+    inverse = op.any_of(op.Reciprocal(root), op.Div(1.0, root), op.Pow(sum_, -0.5))
+    return [op.Div(x, root), op.Mul(x, inverse), op.Mul(x, op.Mul(inverse, w))]
+
+
+class _Normalization(Rule):
+    """What the two kinds share: the types, the axis and epsilon."""
+
+    means: ClassVar[tuple[str, ...]]
 
     def check(self, m: Match) -> Refusal | None:
-        """Types, axes, and the shapes of scale and shift."""
+        """f32, over the last axis of fixed size; nothing changes the shape."""
         x = m["x"].tensor
         if x.dtype is not DType.F32 or not x.shape:
-            return Refusal(lambda: f"it computes on {x}", m.root)
+            return Refusal(lambda: f"it computes on {x}", m["x"])
         width = x.shape[-1]
         if not isinstance(width, int):
-            return Refusal("the last axis is not of a fixed size", m.root)
-        for name in ("mean", "variance"):
-            if not _over_last(m.node(name), len(x.shape)):
-                return Refusal("the mean is not taken over the last axis alone", m.node(name))
-        eps = m["eps"].constant
-        if eps is None or eps.numel != 1:
+            return Refusal("the last axis is not of a fixed size", m["x"])
+        for name in self.means:
+            if not _over_last(m, name, x.shape):
+                return Refusal("a mean is not taken over the last axis alone", m.node(name))
+        if number(m["eps"]) is None:
             return Refusal("epsilon is not one number", m["eps"])
-        for name in ("w", "b"):
-            value = m.get(name)
-            if value is not None and value.shape != (width,):
-                return Refusal(lambda: "scale or shift is not a vector along the last axis", value)
+        kept = (*x.shape[:-1], 1)
+        if m.node("sum").output.shape != kept or m.root.output.shape != x.shape:
+            return Refusal("statistics are not given an axis of size 1", m.root)
+        scale = m.get("w")
+        if scale is not None and not _along_last(scale, width, len(x.shape)):
+            return Refusal("scale does not vary along the last axis alone", scale)
+        return None
+
+    def scale(self, op: Builder, m: Match) -> Value:
+        """The scale as a vector; ones where there is none."""
+        shape = m["x"].shape
+        assert shape is not None and isinstance(shape[-1], int)
+        found = m.get("w")
+        if found is None:
+            return op.constant(np.ones(shape[-1], np.float32), "ones")
+        return _vector(op, found)
+
+
+class FuseLayer(_Normalization):
+    """``(x - mean) / sqrt(var + eps)  ->  LayerNormalization(x, ones)``."""
+
+    means = ("mean", "variance")
+
+    def pattern(self, op: PatternOps, x: Var, w: Var) -> list[NodePattern]:
+        """The variance of the centered values, or of the moments."""
+        flat = _mean(op, x, "mean")
+        centered = op.Sub(x, _kept(op, flat, "mean"), _bind="centered")
+        moments = op.Sub(_mean(op, _square(op, x), "variance"), _square(op, flat))
+        variance = op.any_of(
+            _mean(op, _square(op, centered), "variance"),
+            op.Max(0.0, moments),
+            op.Max(moments, 0.0),
+            moments,
+        )
+        return _over_root(op, centered, variance, w)
+
+    def check(self, m: Match) -> Refusal | None:
+        """The mean must stand where the axis was, too."""
+        refused = super().check(m)
+        if refused is not None:
+            return refused
+        shape, mean = m["x"].shape, m.node("centered").input(1)
+        assert shape is not None and mean is not None
+        if mean.shape != (*shape[:-1], 1):
+            return Refusal("the mean is not given an axis of size 1", mean)
         return None
 
     def rewrite(self, op: Builder, m: Match) -> Value:
-        """One op; a missing scale is ones."""
-        eps = m["eps"].constant
-        assert eps is not None
-        scale = m.get("w")
-        if scale is None:
-            width = m["x"].tensor.shape
-            assert width is not None and isinstance(width[-1], int)
-            scale = op.constant(np.ones(width[-1], np.float32), "ones")
+        """One op; scale and shift are taken in later."""
         result: Value = op.LayerNormalization(
-            m["x"], scale, m.get("b"), axis=-1, epsilon=float(eps.array.reshape(())[()])
+            m["x"], self.scale(op, m), axis=-1, epsilon=number(m["eps"])
         )
         return result
 
 
-def _over_last(node: Node, rank: int) -> bool:
+class FuseRms(_Normalization):
+    """``x / sqrt(mean(x * x) + eps)  ->  RMSNormalization(x, ones)``."""
+
+    means = ("variance",)
+
+    def pattern(self, op: PatternOps, x: Var, w: Var) -> list[NodePattern]:
+        """No mean is taken off."""
+        return _over_root(op, x, _mean(op, _square(op, x), "variance"), w)
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """One op; a scale is taken in later."""
+        result: Value = op.RMSNormalization(
+            m["x"], self.scale(op, m), axis=-1, epsilon=number(m["eps"])
+        )
+        return result
+
+
+class AbsorbScale(Rule):
+    """``LayerNormalization(x, ones) * w  ->  LayerNormalization(x, w)``; RMSNormalization too."""
+
+    def pattern(self, op: PatternOps, x: Var, w: Var) -> list[NodePattern]:
+        """A normalisation without shift."""
+        names = ("LayerNormalization", "RMSNormalization")
+        return [op.Mul(op.op(n, x, op.constant("ones"), _bind="norm"), w) for n in names]
+
+    def check(self, m: Match) -> Refusal | None:
+        """The old scale must be ones, the new one a vector."""
+        ones = m["ones"].constant
+        assert ones is not None
+        if ones.numel > 65536 or not bool(np.all(ones.array == 1)):
+            return Refusal("it has a scale already", m["ones"])
+        return _vector_refusal(m, m["w"])
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """The normalisation with that scale."""
+        norm = m.node("norm")
+        result: Value = op.op(norm.op.name, m["x"], _vector(op, m["w"]), **norm.attrs)
+        return result
+
+
+class AbsorbShift(Rule):
+    """``LayerNormalization(x, w) + b  ->  LayerNormalization(x, w, b)``."""
+
+    def pattern(self, op: PatternOps, x: Var, w: Var, b: Var) -> NodePattern:
+        """A normalisation without shift."""
+        return op.Add(op.LayerNormalization(x, w, _bind="norm"), b)
+
+    def check(self, m: Match) -> Refusal | None:
+        """The shift must be a vector."""
+        return _vector_refusal(m, m["b"])
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """The normalisation with that shift."""
+        norm, shift = m.node("norm"), _vector(op, m["b"])
+        result: Value = op.LayerNormalization(m["x"], m["w"], shift, **norm.attrs)
+        return result
+
+
+def _over_last(m: Match, name: str, shape: tuple[Dim, ...]) -> bool:
+    """True when the mean ``name`` is that of the last axis."""
+    node = m.node(name)
     axes = node.input(1)
-    if axes is None or axes.constant is None or not node.attr("keepdims"):
+    if axes is None or axes.constant is None:
         return False
-    return [int(axis) % rank for axis in axes.constant.array.ravel()] == [rank - 1]
+    if [int(a) % len(shape) for a in axes.constant.array.ravel()] != [len(shape) - 1]:
+        return False
+    inverse, count = m.get(f"{name}_inverse"), m.get(f"{name}_count")
+    width = shape[-1]
+    assert isinstance(width, int)
+    if inverse is not None:
+        factor = number(inverse)
+        return factor is not None and abs(factor * width - 1) < _NEAR
+    return count is None or number(count) == width
+
+
+def _along_last(value: Value, width: int, rank: int) -> bool:
+    """True when ``value`` broadcasts as a vector along the last of ``rank`` axes."""
+    shape = static_shape(value.shape)
+    if shape is None or len(shape) > rank or value.tensor.dtype is not DType.F32:
+        return False
+    return product(shape) == width and bool(shape) and shape[-1] == width
+
+
+def _vector_refusal(m: Match, value: Value) -> Refusal | None:
+    norm = m.node("norm")
+    shape = m["x"].shape
+    if norm.output.tensor.dtype is not DType.F32 or shape is None:
+        return Refusal("it is not an f32 tensor of known rank", norm)
+    if int(norm.attr("axis")) not in (-1, len(shape) - 1) or len(norm.outputs) > 1:
+        return Refusal("it is not over the last axis alone", norm)
+    width = shape[-1]
+    if not isinstance(width, int) or not _along_last(value, width, len(shape)):
+        return Refusal("scale or shift does not vary along the last axis alone", value)
+    return None
+
+
+def _vector(op: Builder, value: Value) -> Value:
+    if value.tensor.rank == 1:
+        return value
+    if value.constant is not None:
+        return op.constant(value.constant.array.reshape(-1), value.name)
+    result: Value = op.Reshape(value, (-1,))
+    return result
 
 
 @dataclass(frozen=True)
 class FuseLayerNorm(RulePass):
-    """Spelled-out layer normalisation ``->`` LayerNormalization."""
+    """Spelled-out normalisations ``->`` LayerNormalization, RMSNormalization."""
 
     name: ClassVar[str] = "fuse-layer-norm"
 
     def rules(self, graph: Graph) -> list[Rule]:
-        """Over the last axis."""
-        return [FuseMeanVariance()]
+        """The longer pattern first."""
+        return [FuseLayer(), FuseRms(), AbsorbScale(), AbsorbShift()]

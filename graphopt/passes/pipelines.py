@@ -10,7 +10,7 @@ __all__ = ["LEVELS", "level"]
 
 _CLEAN = "fold-constants,simplify,inline-if,merge-common,eliminate-dead"
 
-_FUSE = "fold-affine,decompose,fuse-activation,fuse-layer-norm"
+_FUSE = "fold-affine,decompose,fuse-activation,fuse-layer-norm,fuse-softmax"
 
 LEVELS = {
     "O0": "",

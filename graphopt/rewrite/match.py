@@ -71,6 +71,10 @@ class Match:
         """Source nodes that the matched nodes stand for."""
         return frozenset().union(*(node.origin for node in self.nodes))
 
+    def check_uses(self) -> Refusal | None:
+        """Why a matched node other than the root must stay: somebody else reads it."""
+        return _check_uses(self)
+
     def _save(self) -> tuple[Any, ...]:
         return (
             dict(self.bindings),
