@@ -20,6 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
 from graphopt.errors import ArtifactError
 from graphopt.runtime.hashing import Buffer, ChunkedHash, chunked_xxh64
 
@@ -37,15 +40,16 @@ _ORDER: Final = (_MANIFEST, "plan", "weights", "objects/", "host.json", "report.
 _DOS_TIME: Final = 0x0021_0000
 _ZIP64_LIMIT: Final = 0xFFFF_FFFF
 
-Pieces = Buffer | list[Buffer] | tuple[Buffer, ...]
+Piece = Buffer | npt.NDArray[Any]
+Pieces = Piece | list[Piece] | tuple[Piece, ...]
 
 
 @dataclass(frozen=True)
 class Artifact:
     """A compiled model: what it is (`manifest`) and its files (`members`, without the manifest).
 
-    A member is a bytes-like object or, to spare a copy of large weights, a sequence of them that
-    stands for their concatenation. `save` adds `format_version` and each member's size and hash to
+    A member is a bytes-like object or array or, to spare a copy of large weights, a list of them
+    that stands for their concatenation. `save` adds `format_version` and each member's size and hash to
     the manifest. Members read from a file are views of the mapped file.
     """
 
@@ -136,20 +140,23 @@ def _position(name: str) -> tuple[int, str]:
 
 def _pieces(member: Pieces) -> Iterator[memoryview]:
     for piece in member if isinstance(member, (list, tuple)) else (member,):
+        if isinstance(piece, np.ndarray):  # whatever its element type: ml_dtypes has no buffers
+            piece = piece.reshape(-1).view(np.uint8)
         view = memoryview(piece)
         if view.nbytes:  # an empty view of several dimensions cannot be cast
             yield view.cast("B")
 
 
 def _describe(member: Pieces) -> dict[str, Any]:
-    if isinstance(member, (list, tuple)):
+    pieces = list(_pieces(member))
+    if len(pieces) == 1:
+        digest = chunked_xxh64(pieces[0])  # in parallel
+    else:
         hasher = ChunkedHash()
-        for piece in _pieces(member):
+        for piece in pieces:
             hasher.update(piece)
         digest = hasher.digest()
-    else:
-        digest = chunked_xxh64(member)  # in parallel
-    return {"size": sum(map(len, _pieces(member))), "xxh64": f"{digest:016x}"}
+    return {"size": sum(map(len, pieces)), "xxh64": f"{digest:016x}"}
 
 
 def _write_member(file: IO[bytes], name: str, member: Pieces) -> _Entry:

@@ -45,6 +45,19 @@ def test_round_trip(tmp_path: Path) -> None:
         loaded.read("nothing")
 
 
+def test_arrays_are_members_whatever_their_type(tmp_path: Path) -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    pieces = [
+        np.arange(3, dtype=ml_dtypes.bfloat16),
+        np.array(7, np.int64),
+        np.zeros((2, 0), np.float32),
+        np.arange(6).reshape(2, 3).T,
+    ]
+    path = tmp_path / "m.gopt"
+    Artifact({}, {"weights": pieces}).save(path)
+    assert Artifact.load(path).read("weights") == b"".join(piece.tobytes() for piece in pieces)
+
+
 def test_it_is_a_plain_zip_with_aligned_members_in_order(tmp_path: Path) -> None:
     path = tmp_path / "m.gopt"
     _example().save(path)
