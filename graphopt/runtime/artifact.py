@@ -49,8 +49,8 @@ class Artifact:
     """A compiled model: what it is (`manifest`) and its files (`members`, without the manifest).
 
     A member is a bytes-like object or array or, to spare a copy of large weights, a list of them
-    that stands for their concatenation. `save` adds `format_version` and each member's size and hash to
-    the manifest. Members read from a file are views of the mapped file.
+    that stands for their concatenation. `save` adds `format_version` and each member's size and
+    hash to the manifest. Members read from a file are views of the mapped file.
     """
 
     manifest: Mapping[str, Any]
@@ -140,9 +140,10 @@ def _position(name: str) -> tuple[int, str]:
 
 def _pieces(member: Pieces) -> Iterator[memoryview]:
     for piece in member if isinstance(member, (list, tuple)) else (member,):
-        if isinstance(piece, np.ndarray):  # whatever its element type: ml_dtypes has no buffers
-            piece = piece.reshape(-1).view(np.uint8)
-        view = memoryview(piece)
+        if isinstance(piece, np.ndarray):  # those of ml_dtypes have no buffer but as bytes
+            view = piece.reshape(-1).view(np.uint8).data
+        else:
+            view = memoryview(piece)
         if view.nbytes:  # an empty view of several dimensions cannot be cast
             yield view.cast("B")
 
