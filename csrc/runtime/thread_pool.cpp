@@ -49,7 +49,7 @@ bool spin_until(Done&& done) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : threads_(threads) {
+ThreadPool::ThreadPool(int threads) : threads_(threads), process_(getpid()) {
   if (threads < 1 || threads > kMaxThreads) {
     throw Error("the number of threads is " + std::to_string(threads) + "; it must be 1 to " +
                 std::to_string(kMaxThreads));
@@ -63,7 +63,13 @@ ThreadPool::~ThreadPool() {
   stop_.store(true);
   epoch_.fetch_add(1);
   futex_wake_all(epoch_);
-  for (std::thread& worker : workers_) worker.join();
+  for (std::thread& worker : workers_) {
+    if (getpid() == process_) {
+      worker.join();
+    } else {
+      worker.detach();  // a thread of the parent: joining it would never end
+    }
+  }
 }
 
 void ThreadPool::run(int64_t n, int64_t grain, Body body, void* context) const {

@@ -27,6 +27,8 @@ class Serial final : public Parallel {
 // sees the same rows in every step) and then helps with the others'. The caller never waits for a
 // worker that has not started: when nobody wakes in time it does all the work itself.
 //
+// In a forked child, which has none of its parent's threads, the caller does all the work.
+//
 // run() may be called by one thread at a time, and not from inside a body. Callers that share a pool
 // take it with try_acquire() and fall back to Serial.
 class ThreadPool final : public Parallel {
@@ -63,6 +65,7 @@ class ThreadPool final : public Parallel {
   void leave() const;
 
   int threads_;
+  int process_;  // whose threads the workers are
   mutable Job job_;
   mutable std::unique_ptr<Share[]> shares_;
   // Bit 31: open to workers. Bit 30: the caller sleeps until the count is zero. Rest: workers inside.

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +205,28 @@ def test_eight_threads_share_a_session(session: rt.Session) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_a_forked_child_runs_and_ends(session: rt.Session) -> None:
+    """A child has none of the parent's threads: neither a run nor the end may wait for them."""
+    a, b = _arrays(1000)
+    expected = session(a, b)
+    child = os.fork()
+    if child == 0:
+        same = np.array_equal(session(a, b), expected)
+        own = rt.load(session._path, threads=2)
+        same = same and np.array_equal(own(a, b), expected)
+        del session, own
+        os._exit(0 if same else 1)
+    for _ in range(200):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.05)
+    else:
+        os.kill(child, signal.SIGKILL)
+        pytest.fail("the child hangs")
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_native_and_object_steps_together(tmp_path: Path) -> None:
