@@ -39,6 +39,7 @@ __all__ = [
     "interpret",
     "interpreted",
     "new_symbols",
+    "symbols_of",
 ]
 
 PLAN_VERSION = 1
@@ -154,7 +155,7 @@ class PlanBuilder:
         """The plan. ``objects`` maps ISA levels to members with object code."""
         bound = bound_symbols(self.graph)
         for value in self.graph.inputs:
-            for name in _symbols_of(value):
+            for name in symbols_of(value):
                 if name not in bound:
                     raise CompileError(f"no axis of an input is '{name}' alone: it cannot be bound")
         for name in sorted(bound):
@@ -385,13 +386,14 @@ class PlanBuilder:
         """Symbols that inputs of a loop body bring: the runtime binds them each iteration."""
         fresh: set[str] = set()
         for value in values:
-            fresh |= _symbols_of(value) - bound
+            fresh |= symbols_of(value) - bound
         for name in sorted(fresh):
             self._slot(name)
         return fresh
 
 
-def _symbols_of(value: Value) -> set[str]:
+def symbols_of(value: Value) -> set[str]:
+    """Symbols in the shape of a value."""
     found: set[str] = set()
     if isinstance(value.type, TensorType):
         for dim in value.type.shape or ():
@@ -551,5 +553,5 @@ def new_symbols(node: Node, bound: set[str]) -> set[str]:
     """Symbols in the node's output types that nothing before it binds."""
     found: set[str] = set()
     for value in node.outputs:
-        found |= _symbols_of(value)
+        found |= symbols_of(value)
     return found - bound

@@ -108,7 +108,9 @@ def _build(
         return dict.fromkeys(levels, b""), []
     try:
         from graphopt.codegen import cabi, emit
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("tvm", "tvm_ffi"):
+            raise  # ours, not the package's
         raise missing_extra("apache-tvm", "cpu") from None
     dims: list[tuple[Dim, ...]] = [()] * len(kernels)
     result: dict[str, bytes] = {}

@@ -14,9 +14,9 @@ from graphopt.backends.cpu.lower_dense import LowerDense
 from graphopt.backends.cpu.lower_native import LowerNative, refusal
 from graphopt.backends.cpu.lower_views import LowerViews
 from graphopt.backends.cpu.ops import DOMAIN
-from graphopt.backends.plan import PlanBuilder
+from graphopt.backends.plan import PlanBuilder, symbols_of
 from graphopt.errors import OptionError
-from graphopt.ir import DType, Graph, Node, TensorType, Value
+from graphopt.ir import DType, Graph, Node, TensorType, Value, symbols
 from graphopt.passes import parse_pipeline
 from graphopt.rewrite import Pass, PassContext, Pipeline, Refusal
 
@@ -115,6 +115,13 @@ class CpuBackend(Backend):
         return result
 
     def _why(self, node: Node, target: Target) -> str:
+        known: set[str] = set()
+        for operand in node.inputs:
+            if operand is not None:
+                known |= symbols_of(operand).union(*map(symbols, operand.elements or ()))
+        for value in node.outputs:
+            if symbols_of(value) - known:
+                return f"a size of %{value.name} is only known when the model runs"
         refused = self.supports(node, target)
         return str(refused) if refused is not None else "it is not lowered in this form"
 

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 from graphopt.backends.cpu.ops import GROUP
 from graphopt.backends.cpu.partition import Partition, Unit
+from graphopt.backends.plan import bound_symbols, new_symbols
 from graphopt.ir import Graph, Node, TensorType, Trait, Value
 from graphopt.ir.clone import copy_nodes
 from graphopt.rewrite import Pass, PassContext, record_edit
@@ -31,8 +32,8 @@ _ROWS = {
 }
 _MOVEMENT = frozenset(
     {
-        "Concat", "DepthToSpace", "Expand", "Gather", "Pad", "Slice", "SpaceToDepth", "Split",
-        "Tile", "Transpose",
+        "Concat", "ConstantOfShape", "DepthToSpace", "Expand", "EyeLike", "Gather", "OneHot", "Pad",
+        "Range", "Slice", "SpaceToDepth", "Split", "Tile", "Transpose", "Trilu",
     }
 )  # fmt: skip
 # Constants of at most this many elements are written into the kernel.
@@ -55,7 +56,19 @@ def classify(node: Node) -> str | None:
     from graphopt.codegen import can_emit
 
     kind = kind_of(node)
-    return kind if kind is not None and can_emit(node) is None else None
+    if kind is None or (node.is_a("Gather") and not _within(node)):
+        return None
+    return kind if can_emit(node) is None else None
+
+
+def _within(node: Node) -> bool:
+    """True for a Gather by constants inside the axis. Generated code forces an index into the axis
+    without a word; ONNX makes a wild one an error, which the step kernel raises."""
+    data, indices = node.inputs
+    if data is None or indices is None or indices.constant is None or data.shape is None:
+        return False
+    size, array = data.shape[int(node.attr("axis"))], indices.constant.array
+    return isinstance(size, int) and bool(((array >= -size) & (array < size)).all())
 
 
 @dataclass(frozen=True)
@@ -70,11 +83,19 @@ class FuseGroups(Pass):
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """True when a group was formed."""
+        return self._run(graph, ctx, bound_symbols(graph))
+
+    def _run(self, graph: Graph, ctx: PassContext, bound: set[str]) -> bool:
         changed = False
+        late: set[Node] = set()  # generated code cannot tell the run a size that it computes
         for node in graph:
             for region in node.regions:
-                changed |= self.run(region, ctx)
-        partition = Partition(graph, classify)
+                changed |= self._run(region, ctx, bound | bound_symbols(region))
+            fresh = new_symbols(node, bound)
+            bound |= fresh
+            if fresh:
+                late.add(node)
+        partition = Partition(graph, lambda node: None if node in late else classify(node))
         if all(unit.kind is None for unit in partition.order):
             return changed
         for unit in list(partition.order):
