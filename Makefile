@@ -19,7 +19,7 @@ export PYTHONPATH := $(CURDIR)
 
 comma := ,
 CSRC := $(shell find csrc -type f 2>/dev/null) CMakeLists.txt
-CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.c')
+CPP := $(shell find csrc examples benchmarks/native -name '*.cpp' -o -name '*.h' -o -name '*.c')
 
 .PHONY: help
 help: ## List the targets
