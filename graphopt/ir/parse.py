@@ -182,8 +182,11 @@ class _Parser:
         graph = Graph(name, parent)
         self.expect("(")
         while not self.accept(")"):
-            value = graph.add_input(self.value_name(), self.annotated_type())
-            self.values[value.name] = value
+            name = self.value_name()
+            if name in self.values:
+                self.fail(f"%{name} is defined twice")
+            value = graph.add_input(name, self.annotated_type())
+            self.values[name] = value
             if self.accept("<"):
                 value.set_elements(self.dims(">"))
                 self.expect(">")
@@ -337,6 +340,8 @@ class _Parser:
             digest = self.advance()[1:]
             load = self.loader(digest)
             return Constant(None, type=type, load=load, digest=digest)
+        if self.kind == "word":
+            return self.described(type)
         self.expect("[")
         items: list[Any] = []
         while not self.accept("]"):
@@ -350,6 +355,32 @@ class _Parser:
         for index, item in enumerate(items):
             array[index] = item
         return Constant(array.reshape(shape))
+
+    def described(self, type: TensorType) -> Constant:
+        """Contents that a word stands for, as tests write them: ``splat(0.5)``, ``seed(1)``
+        (standard normal), ``seed(1, low, high)`` (uniform; integers below high), ``any``."""
+        shape = tuple(d for d in type.shape or () if isinstance(d, int))
+        word = self.advance()
+        if word == "any":
+            return Constant(None, type=type, digest="any")
+        self.expect("(")
+        numbers = [self.element()]
+        while self.accept(","):
+            numbers.append(self.element())
+        self.expect(")")
+        dtype = type.dtype.numpy
+        if word == "splat" and len(numbers) == 1:
+            return Constant(np.full(shape, numbers[0], dtype=dtype))
+        if word != "seed" or len(numbers) not in (1, 3) or not isinstance(numbers[0], int):
+            self.fail("expected splat(x), seed(n), seed(n, low, high) or any")
+        rng = np.random.default_rng(numbers[0])
+        if len(numbers) == 1:
+            array = rng.standard_normal(shape)
+        elif type.dtype.is_integer:
+            array = rng.integers(int(numbers[1]), int(numbers[2]), shape).astype(np.float64)
+        else:
+            array = rng.uniform(float(numbers[1]), float(numbers[2]), shape)
+        return Constant(np.asarray(array).astype(dtype))
 
     def loader(self, digest: str) -> Callable[[], np.ndarray[Any, Any]] | None:
         source = self.constants

@@ -8,10 +8,11 @@ One statement a line::
       %y: f32[N, 64] = Gemm(%x, %w, _) {transB = 1} @["gemm_0"]
     }
 
-Small constants are spelled out, larger ones stand by their digest. `_` is an absent operand. The
-list after `@` is the node's origin; a node name that is not the only origin follows as `: "name"`.
-Graph outputs whose interface name differs from the value's print as `%value as "name"`. Parsing is
-in :mod:`graphopt.ir.parse`.
+Small constants are spelled out, larger ones stand by their digest; the parser also takes
+``splat(x)``, ``seed(n)``, ``seed(n, low, high)`` and ``any`` for what they hold. `_` is an absent
+operand. The list after `@` is the node's origin; a node name that is not the only origin follows as
+`: "name"`. Graph outputs whose interface name differs from the value's print as
+`%value as "name"`. Parsing is in :mod:`graphopt.ir.parse`.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from graphopt.errors import OperandError
 from graphopt.ir.dim import Dim, dim_max, symbols
 from graphopt.ir.graph import Graph, Value
 from graphopt.ir.op import EvalContext, InferContext, OpDef, Trait
@@ -93,7 +94,7 @@ def _infer_impossible(ctx: InferContext) -> Sequence[Type]:
 
 
 def _evaluate_impossible(ctx: EvalContext) -> tuple[Any, ...]:
-    ctx.fail(ctx.attr("reason"))
+    raise OperandError(ctx.attr("reason"))
 
 
 # What is left of a branch with a node whose operands do not fit: to run it is an error.

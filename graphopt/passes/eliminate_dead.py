@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphopt.ir import Graph
-from graphopt.rewrite import Pass, PassContext
+from graphopt.rewrite import Pass, PassContext, record_edit
 
 __all__ = ["EliminateDead"]
 
@@ -21,5 +21,17 @@ class EliminateDead(Pass):
     name: ClassVar[str] = "eliminate-dead"
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
-        """True when a node went."""
-        return graph.remove_dead() > 0
+        """True when a node or a constant went."""
+        nodes = list(graph.walk())
+        constants = _constants(graph)
+        graph.remove_dead()
+        gone = [node for node in nodes if node.erased]
+        if gone:
+            record_edit(ctx.log, self.name, "EliminateDead", gone, [])
+        return bool(gone) or _constants(graph) != constants
+
+
+def _constants(graph: Graph) -> int:
+    """How many constants a graph and its regions hold."""
+    regions = [graph, *(region for node in graph.walk() for region in node.regions)]
+    return sum(len(region.constants) for region in regions)

@@ -151,6 +151,13 @@ class PassTable:
             raise OptionError(f"the pass name '{name}' is taken by {self._entries[name]}")
         self._entries[name] = where
 
+    def including(self, other: PassTable) -> PassTable:
+        """A table of the passes of both. Raises OptionError when a name is taken."""
+        result = PassTable(self._entries)
+        for name, where in other._entries.items():
+            result.register(name, where)
+        return result
+
     def load(self, name: str) -> type[Pass]:
         """The class of a pass. Raises OptionError listing close names when there is none."""
         where = self._entries.get(name)

@@ -58,15 +58,20 @@ class Rule(ABC):
         return frozenset((p.domain, p.op) for p in self.patterns)
 
     def match(self, node: Node) -> Match | Refusal:
-        """Matches at ``node``, the check included."""
-        refusal: Refusal | None = None
+        """Matches at ``node``, the check included.
+
+        Of several refusals, that of the alternative which came furthest is returned.
+        """
+        best: tuple[int, Refusal] | None = None
         for pattern in self.patterns:
             result = match_node(pattern, node)
+            reached = int(pattern.op == node.op.name and pattern.domain == node.op.domain)
             if isinstance(result, Match):
                 refused = self.check(result)
                 if refused is None:
                     return result
-                result = refused
-            refusal = refusal or result
-        assert refusal is not None
-        return refusal
+                result, reached = refused, 2
+            if best is None or reached > best[0]:
+                best = (reached, result)
+        assert best is not None
+        return best[1]

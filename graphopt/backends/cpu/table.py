@@ -1,0 +1,18 @@
+"""The passes of the CPU backend by name, for pipelines written as text."""
+
+from __future__ import annotations
+
+from graphopt.rewrite import PassTable
+
+__all__ = ["TABLE"]
+
+TABLE = PassTable(
+    {
+        "cpu-fuse-epilogue": "graphopt.backends.cpu.fuse_epilogue:FuseEpilogue",
+        "cpu-fuse-groups": "graphopt.backends.cpu.fuse_groups:FuseGroups",
+        "cpu-lower-attention": "graphopt.backends.cpu.lower_attention:LowerAttention",
+        "cpu-lower-dense": "graphopt.backends.cpu.lower_dense:LowerDense",
+        "cpu-lower-native": "graphopt.backends.cpu.lower_native:LowerNative",
+        "cpu-lower-views": "graphopt.backends.cpu.lower_views:LowerViews",
+    }
+)
