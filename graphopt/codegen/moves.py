@@ -141,9 +141,13 @@ def _blocks(trace: Trace, index: Index, block: int) -> tuple[list[Coord], list[C
 def _space_to_depth(trace: Trace, node: Node, value: Value, index: Index) -> Expr:
     source = _source(node)
     block = node.attr("blocksize")
-    channels = trace.shape(source)[1]
-    part = coords.floordiv(index[1], channels, trace.extents)
-    channel = coords.mod(index[1], channels, trace.extents)
+    if node.attr("mode") == "CRD":
+        channel = coords.floordiv(index[1], block * block, trace.extents)
+        part = coords.mod(index[1], block * block, trace.extents)
+    else:
+        channels = trace.shape(source)[1]
+        part = coords.floordiv(index[1], channels, trace.extents)
+        channel = coords.mod(index[1], channels, trace.extents)
     row = coords.floordiv(part, block, trace.extents)
     column = coords.mod(part, block, trace.extents)
     where = (index[0], channel, index[2] * block + row, index[3] * block + column)
