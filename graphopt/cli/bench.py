@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,7 +53,8 @@ def bench(
         "milliseconds": dict(zip(names, map(float, marks), strict=True)),
     }
     if profile:
-        result["steps"] = session.profile(data, runs=min(runs, 20))
+        rows = session.profile(data, runs=min(runs, 20))
+        result["steps"] = [dataclasses.asdict(row) for row in rows]
     if as_json:
         emit_json(result)
         return

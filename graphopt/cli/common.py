@@ -43,14 +43,16 @@ def emit_json(data: Any) -> None:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Prints a table."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    shown = Table(title=title or None, title_justify="left")
+    shown = Table(title=escape(title) or None, title_justify="left")
     for position, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[position], int | float) for row in rows)
         shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*(f"{x:.4g}" if isinstance(x, float) else str(x) for x in row))
+        # Types such as f32[N, 3] would read as markup.
+        shown.add_row(*(f"{x:.4g}" if isinstance(x, float) else escape(str(x)) for x in row))
     Console().print(shown)
 
 
