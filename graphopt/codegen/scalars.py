@@ -181,7 +181,10 @@ def _pow(b: ExprBuilder, x: Operands, attr: Attrs) -> Expr:
         return b.binary("pow", base, b.convert(exponent, base.type))
     if is_float(exponent.type):
         wide = b.binary("pow", b.convert(base, "float64"), b.convert(exponent, "float64"))
-        return b.convert(wide, base.type)
+        # A whole power is a whole number: one last bit short of it would be cut to the one below.
+        whole = b.unary("rint", wide)
+        close = b.binary("le", b.unary("abs", wide - whole), b.unary("abs", wide) * 2.0**-48)
+        return b.convert(b.select(close, whole, wide), base.type)
     result = b.binary("ipow", b.convert(base, "int64"), b.convert(exponent, "int64"))
     return b.convert(result, base.type)
 
