@@ -6,7 +6,8 @@
 ``target`` (an argument of every function, or the environment variable ``GRAPHOPT_ONNX_TARGET``)
 says what runs the model: ``cpu`` (the default) compiles it, ``reference`` interprets it in numpy.
 A compiled model takes and yields plain tensors: one whose inputs or outputs are sequences,
-optionals or strings is interpreted, with a warning.
+optionals or strings is interpreted, with a warning. ``strict`` (or ``GRAPHOPT_ONNX_STRICT=1``)
+makes anything that would be interpreted an error.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import onnx
 from onnx import helper
 from onnx.backend.base import Backend, BackendRep, namedtupledict
 
-from graphopt.errors import InputError, OptionError
+from graphopt.errors import InputError, OptionError, UnsupportedError
 from graphopt.frontends.onnx import from_onnx
 from graphopt.ir import DType, Graph, SequenceType, TensorType, Type
 
@@ -43,12 +44,12 @@ Runner = Callable[[list[Any]], Sequence[Any]]
 class GraphoptRep(BackendRep):  # type: ignore[misc]
     """A model that is ready to run, any number of times."""
 
-    def __init__(self, graph: Graph, target: str) -> None:
+    def __init__(self, graph: Graph, target: str, strict: bool = False) -> None:
         self.graph = graph
         self._types = {v.name: v.type for v in graph.inputs}
         self._names = list(graph.output_names)
         self._tuple = namedtupledict("Outputs", self._names)
-        self._run = _runner(graph, target)
+        self._run = _runner(graph, target, strict)
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Outputs for ``inputs``: a sequence in the model's order, a mapping by name, or one array.
@@ -99,7 +100,8 @@ class GraphoptBackend(Backend):  # type: ignore[misc]
             raise OptionError(f"device '{device}' is not supported: only CPU is")
         graph = from_onnx(model, input_shapes=kwargs.get("input_shapes"))
         target = kwargs.get("target") or os.environ.get("GRAPHOPT_ONNX_TARGET") or "cpu"
-        return GraphoptRep(graph, target)
+        strict = bool(kwargs.get("strict", os.environ.get("GRAPHOPT_ONNX_STRICT") == "1"))
+        return GraphoptRep(graph, target, strict)
 
     @classmethod
     def run_node(
@@ -130,7 +132,7 @@ class GraphoptBackend(Backend):  # type: ignore[misc]
         return cls.prepare(model, device, **kwargs).run({n: values[n] for n in names})
 
 
-def _runner(graph: Graph, target: str) -> Runner:
+def _runner(graph: Graph, target: str, strict: bool = False) -> Runner:
     if target == "reference":
         from graphopt.ops.interpreter import run_graph
 
@@ -140,14 +142,15 @@ def _runner(graph: Graph, target: str) -> Runner:
 
     for value in (*graph.inputs, *graph.outputs):
         if not isinstance(value.type, TensorType) or value.type.dtype is DType.STRING:
-            warnings.warn(
-                f"the reference interpreter runs the model: '{value.name}' is {value.type}, and "
-                "compiled models take and yield plain tensors",
-                FallbackWarning,
-                stacklevel=4,
+            reason = (
+                f"'{value.name}' is {value.type}, and compiled models take and yield plain tensors"
             )
+            if strict:
+                raise UnsupportedError(reason)
+            text = f"the reference interpreter runs the model: {reason}"
+            warnings.warn(text, FallbackWarning, stacklevel=4)
             return _runner(graph, "reference")
-    artifact = compile_graph(graph, target)
+    artifact = compile_graph(graph, target, strict=strict)
     with tempfile.TemporaryDirectory(prefix="graphopt-") as folder:
         path = Path(folder) / "model.gopt"
         artifact.save(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -34,7 +35,7 @@ class Report:
 
 
 def check(
-    target: str, *, pattern: str = "", workers: int = 2, timeout: float = 60.0, quiet: bool = True
+    target: str, *, pattern: str = "", workers: int = 2, timeout: float = 120.0, quiet: bool = True
 ) -> Report:
     """Runs all cases whose ``suite/name`` matches ``pattern`` and compares with the ledger."""
     cases = load(target)
@@ -111,8 +112,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--filter", default="", help="regular expression over suite/name")
     parser.add_argument("--update", action="store_true", help="rewrite the ledger")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds a case")
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds a case")
+    parser.add_argument(
+        "--strict", action="store_true", help="nothing may be interpreted; for the summary alone"
+    )
     options = parser.parse_args(argv)
+    if options.strict:
+        os.environ["GRAPHOPT_ONNX_STRICT"] = "1"
     report = check(
         options.target, pattern=options.filter, workers=options.workers,
         timeout=options.timeout, quiet=False,
