@@ -63,6 +63,8 @@ class Body:
     uses: dict[int, int] = field(default_factory=dict)
     # Loads that are already in registers under another vectorisation (transposed tiles).
     preset: dict[int, Val] = field(default_factory=dict)
+    # Values that an earlier pass left in an output tensor.
+    spilled: dict[int, Store] = field(default_factory=dict)
 
     # ---- scopes ----
 
@@ -129,6 +131,9 @@ class Body:
         return value
 
     def _compute(self, expr: Expr) -> Val:
+        parked = self.spilled.get(expr.uid)
+        if parked is not None:
+            return self._read(self.buffers[parked.arg], parked.coord)
         if expr.op == "load":
             return machine.decode(self.e, self._load(expr), DType(expr.attr[1]))
         if expr.op == "index":
@@ -142,8 +147,10 @@ class Body:
         preset = self.preset.get(expr.uid)
         if preset is not None:
             return preset
-        buffer = self.buffers[expr.attr[0]]
-        offset, stride = self._address(expr.coord)
+        return self._read(self.buffers[expr.attr[0]], expr.coord)
+
+    def _read(self, buffer: Buffer, coord: Coord) -> Val:
+        offset, stride = self._address(coord)
         if offset.lanes > 1 or stride is None:
             return self.e.load(buffer, offset)
         if isinstance(stride, int) and stride == 1:
@@ -219,6 +226,11 @@ class Body:
         value = self.stored(store.expr, store.dtype)
         if e.guard or _copied(store.expr):
             value = opaque(value)
+        self.store_value(store, value)
+
+    def store_value(self, store: Store, value: Val) -> None:
+        """Writes a value in its memory form where ``store`` says."""
+        e = self.e
         offset, stride = self._address(store.coord)
         buffer = self.buffers[store.arg]
         lanes = self.lanes.count

@@ -19,7 +19,11 @@ from graphopt.codegen.elf import strip, undefined_symbols
 from graphopt.codegen.isa import Isa
 from graphopt.errors import CompileError
 
-__all__ = ["Function", "assemble", "build_object", "print_function"]
+__all__ = ["Function", "UndefinedSymbols", "assemble", "build_object", "print_function"]
+
+
+class UndefinedSymbols(CompileError):
+    """Object code that needs a library."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def assemble(functions: Sequence[Function], isa: Isa) -> str:
 
 
 def build_object(functions: Sequence[Function], isa: Isa) -> bytes:
-    """Object code of all kernels. Raises CompileError when it is not self-contained."""
+    """Object code of all kernels. Raises UndefinedSymbols when it is not self-contained."""
     target = _target(isa)
     try:
         built = tvm.get_global_func("target.build.llvm")(_module(functions, target), target)
@@ -89,5 +93,5 @@ def build_object(functions: Sequence[Function], isa: Isa) -> bytes:
         data = path.read_bytes()
     missing = undefined_symbols(data)
     if missing:
-        raise CompileError(f"generated code calls {', '.join(missing)}, which nothing defines")
+        raise UndefinedSymbols(f"generated code calls {', '.join(missing)}, which nothing defines")
     return strip(data)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache as once
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,21 +112,30 @@ def _build(
             raise  # ours, not the package's
         raise missing_extra("apache-tvm", "cpu") from None
     dims: list[tuple[Dim, ...]] = [()] * len(kernels)
-    result: dict[str, bytes] = {}
-    while True:
-        before = list(dims)
-        functions: dict[str, list[Function]] = {}
-        for level in levels:
-            functions[level] = []
-            for k, kernel in enumerate(kernels):
-                function, dims[k] = emit.emit_kernel(kernel, isa_level(level), dims[k])
-                functions[level].append(function)
-        if len(levels) < 2 or dims == before or not before:
-            break
-        if all(len(dims[k]) == len(before[k]) for k in range(len(kernels))):
-            break
+    emitted: dict[tuple[str, int], tuple[Function, tuple[Dim, ...]]] = {}
     for level in levels:
-        result[level] = cabi.build_object(functions[level], isa_level(level))
+        for k, kernel in enumerate(kernels):
+            found = emit.emit_kernel(kernel, isa_level(level), dims[k])
+            emitted[level, k] = found
+            dims[k] = found[1]
+
+    def function(level: str, k: int, guard: bool) -> Function:
+        made, needed = emitted[level, k]
+        if guard or needed != dims[k]:
+            made = emit.emit_kernel(kernels[k], isa_level(level), dims[k], guard)[0]
+        return made
+
+    result: dict[str, bytes] = {}
+    for level in levels:
+        for guard in (False, True):
+            functions = [function(level, k, guard) for k in range(len(kernels))]
+            try:
+                result[level] = cabi.build_object(functions, isa_level(level))
+                break
+            except cabi.UndefinedSymbols:
+                # Something simplified to a copy or a fill.
+                if guard:
+                    raise
     return result, dims
 
 
@@ -227,8 +235,3 @@ def emit_assembly(request: KernelRequest, level: str) -> str:
     kernel = _plan(request, kernel_hash(canonical_text(request.body)))
     function, _ = emit.emit_kernel(kernel, isa_level(level), ())
     return cabi.assemble([function], isa_level(level))
-
-
-def renamed(kernel: Kernel, symbol: str) -> Kernel:
-    """The kernel under another name."""
-    return replace(kernel, symbol=symbol)

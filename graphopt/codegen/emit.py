@@ -14,26 +14,29 @@ from graphopt.codegen.expr import compute_type
 from graphopt.codegen.isa import Isa
 from graphopt.codegen.kernel import Kernel
 from graphopt.codegen.nest import emit_nest, minimum
+from graphopt.codegen.rows import emit_rows
 from graphopt.codegen.tir import Buffer, Emitter, Val, select
 from graphopt.ir import Dim
 
 __all__ = ["emit_kernel"]
 
 
-def emit_kernel(kernel: Kernel, isa: Isa, dims: Sequence[Dim]) -> tuple[Function, tuple[Dim, ...]]:
+def emit_kernel(
+    kernel: Kernel, isa: Isa, dims: Sequence[Dim], guard: bool = False
+) -> tuple[Function, tuple[Dim, ...]]:
     """The function, and the sizes that it takes as parameters: ``dims`` and what else it needed.
 
-    When it needed more than ``dims``, it is emitted again with all of them.
+    When it needed more than ``dims``, it is emitted again with all of them. ``guard`` hides every
+    stored value from LLVM's search for memcpy and memset.
     """
     while True:
-        function, missing = _emit(kernel, isa, dims)
+        function, missing = _emit(kernel, Emitter(isa, guard), dims)
         if not missing:
             return function, tuple(dims)
         dims = (*dims, *missing)
 
 
-def _emit(kernel: Kernel, isa: Isa, dims: Sequence[Dim]) -> tuple[Function, list[Dim]]:
-    e = Emitter(isa)
+def _emit(kernel: Kernel, e: Emitter, dims: Sequence[Dim]) -> tuple[Function, list[Dim]]:
     index = PrimType("int64")
     params = []
     declarations = []
@@ -53,8 +56,9 @@ def _emit(kernel: Kernel, isa: Isa, dims: Sequence[Dim]) -> tuple[Function, list
     offset: Dim = 0
     for nest in kernel.nests:
         body = Body(e, buffers, table)
+        emit = emit_rows if nest.rows else emit_nest
         if len(kernel.nests) == 1:
-            emit_nest(body, nest, low, high)
+            emit(body, nest, low, high)
             continue
         shift = table.value(e, offset)
         count = table.value(e, nest.extent)
@@ -62,7 +66,7 @@ def _emit(kernel: Kernel, isa: Isa, dims: Sequence[Dim]) -> tuple[Function, list
         first = e.let(select(first < 0, 0, first))
         stop = e.let(minimum(high - shift, count))
         with e.branch(first < stop):
-            emit_nest(body, nest, first, stop)
+            emit(body, nest, first, stop)
         offset = offset + nest.extent
     statements = [*declarations, *e.finish()]
     function = Function(kernel.symbol, [*params, *sizes, begin, end], statements)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from graphopt.codegen.expr import walk
 from graphopt.codegen.plan import Nest, build_nests, check_types, cost_of, grain_of
+from graphopt.codegen.plan_rows import build_rows, row_nodes
 from graphopt.codegen.request import symbol_order
 from graphopt.ir import Dim, DType, Graph, Value, product, substitute, sym
 
@@ -65,6 +66,8 @@ def plan_kernel(body: Graph, symbol: str) -> Kernel:
 
 
 def _nests(body: Graph, rename: dict[str, Dim]) -> list[Nest]:
+    if row_nodes(body):
+        return [build_rows(body, rename)]
     return build_nests(body, rename)
 
 

@@ -49,6 +49,8 @@ class Nest:
     block: int | None = None
     reduced: frozenset[int] = frozenset()
     tile: int | None = None
+    # A row program: reduced axes come last, and blocks run along the last axis that is kept.
+    rows: bool = False
 
     @property
     def roots(self) -> list[Expr]:
@@ -59,14 +61,15 @@ class Nest:
     def extent(self) -> Dim:
         """Number of units of work: 0 when there is nothing to do."""
         units = product(self.extents[: self.outer])
+        if self.rows:
+            # A row without elements still has a result.
+            blocks = self.extents[self.outer] if self.block is not None else 0
+            return units * ceildiv(blocks, self.block) if self.block is not None else units
         inner = list(self.extents[self.outer :])
         if self.block is not None:
             units = units * ceildiv(inner.pop(), self.block)
-        for k, size in enumerate(inner, self.outer):
-            if not isinstance(size, int) and k not in self.reduced:
-                units = units * dim_min(size, 1)
-            elif isinstance(size, int) and size == 0 and k not in self.reduced:
-                units = 0
+        for size in inner:
+            units = units * dim_min(size, 1)
         return units
 
 
@@ -343,7 +346,7 @@ def grain_of(nest: Nest) -> int:
     sizes = list(nest.extents[nest.outer :])
     if nest.block is not None:
         inner *= nest.block
-        sizes.pop()
+        sizes.pop(0 if nest.rows else -1)
     for size in sizes:
         inner *= size if isinstance(size, int) else 256
     return max(1, round(_TASK / max(1.0, inner * max(each, 1.0) / 2)))

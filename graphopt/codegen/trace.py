@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from graphopt.codegen import moves, reductions
 from graphopt.codegen.coord import Coord, const
 from graphopt.codegen.expr import Expr, ExprBuilder, Refusal, compute_type
+from graphopt.codegen.reductions import RowSpace
 from graphopt.codegen.scalars import POINTWISE
 from graphopt.ir import Constant, Dim, DType, Graph, Node, TensorType, Value, ne1, substitute
 
@@ -44,8 +45,9 @@ class Trace:
     extents: dict[int, Dim]
     builder: ExprBuilder
     rename: dict[str, Dim] = field(default_factory=dict)
-    # Coordinates of the reduction axes, one for every reduced axis of the data.
-    folded: tuple[Coord, ...] = ()
+    # What is reduced, when something is, and its index.
+    row: RowSpace | None = None
+    row_index: Index = ()
     _memo: dict[tuple[Value, Index], Expr] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -92,7 +92,7 @@ class Library:
         extent = evaluate(info.extent, env)
         bounds = sorted({0, extent, *(int(c * extent) for c in cuts)})
         function = getattr(self._library, info.symbol)
-        for begin, end in zip(bounds, bounds[1:], strict=False):
+        for begin, end in itertools.pairwise(bounds):
             code = function(*args, *dims, ctypes.c_int64(begin), ctypes.c_int64(end))
             assert code == 0
         return [guard.array.copy() for guard in sides["output"]]
