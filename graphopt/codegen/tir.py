@@ -276,8 +276,15 @@ def _as_floats(value: Val) -> Val | None:
     lanes, left = divmod(int(value.type.lstrip("uintfloa")) * value.lanes, 32)
     if left:
         return None
+    if _is_zero(value.expr):  # TVM takes the bits of a literal zero for a null pointer
+        return constant(0.0, "float32", lanes)
     target = _prim(_name("float32", lanes))
     return Val(_call(target, "reinterpret", value.expr), "float32", lanes)
+
+
+def _is_zero(expr: Any) -> bool:
+    inner = expr.value if isinstance(expr, tirx.Broadcast) else expr
+    return isinstance(inner, tirx.IntImm) and int(inner.value) == 0
 
 
 def _from_floats(floats: Val, like: Val) -> Val:
