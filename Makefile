@@ -110,7 +110,8 @@ thread-test: build/tsan/.stamp ## Thread pool and executor tests under ThreadSan
 define sanitized
 	@echo '== native tests: $(2)'
 	@mkdir -p $(1)
-	@cmake -S . -B $(1) -G Ninja -DGRAPHOPT_SANITIZE=$(2) >$(1).log 2>&1 \
+	@cmake -S . -B $(1) -G Ninja -DGRAPHOPT_SANITIZE=$(2) -DCMAKE_BUILD_TYPE=Debug \
+	  -DCMAKE_CXX_FLAGS_DEBUG='-O1 -g1' >$(1).log 2>&1 \
 	  || { tail -n 30 $(1).log >&2; exit 1; }
 	@cmake --build $(1) >>$(1).log 2>&1 || { tail -n 60 $(1).log >&2; exit 1; }
 	@ctest --test-dir $(1) --output-on-failure --no-tests=error $(3)

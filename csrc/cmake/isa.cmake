@@ -15,7 +15,12 @@ function(graphopt_isa_sources isa)
   if(NOT TARGET ${target})
     add_library(${target} OBJECT)
     target_link_libraries(${target} PRIVATE graphopt_options)
-    target_compile_options(${target} PRIVATE -O3 -fno-exceptions -fvisibility=hidden -ffp-contract=fast
+    # Unrolled intrinsics, instrumented at every access, take GCC minutes a file at -O3.
+    set(optimize -O3)
+    if(GRAPHOPT_SANITIZE)
+      set(optimize -O1 -g1)
+    endif()
+    target_compile_options(${target} PRIVATE ${optimize} -fno-exceptions -fvisibility=hidden -ffp-contract=fast
                                              ${GRAPHOPT_ISA_FLAGS_${isa}})
     # GCC 12 calls the undefined operands of its own AVX-512 intrinsics uninitialised (its bug 105593).
     target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized -Wno-uninitialized>)
