@@ -143,10 +143,12 @@ class Body:
         return machine.compute(self.e, expr, [self.value(arg) for arg in expr.args])
 
     def _load(self, expr: Expr) -> Val:
-        assert expr.coord is not None
         preset = self.preset.get(expr.uid)
-        if preset is not None:
-            return preset
+        return self.read(expr) if preset is None else preset
+
+    def read(self, expr: Expr) -> Val:
+        """What a load reads, as it stands in memory."""
+        assert expr.coord is not None
         return self._read(self.buffers[expr.attr[0]], expr.coord)
 
     def _read(self, buffer: Buffer, coord: Coord) -> Val:

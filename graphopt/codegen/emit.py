@@ -15,6 +15,7 @@ from graphopt.codegen.isa import Isa
 from graphopt.codegen.kernel import Kernel
 from graphopt.codegen.nest import emit_nest, minimum
 from graphopt.codegen.rows import emit_rows
+from graphopt.codegen.tiles import emit_tiles
 from graphopt.codegen.tir import Buffer, Emitter, Val, select
 from graphopt.ir import Dim
 
@@ -56,7 +57,7 @@ def _emit(kernel: Kernel, e: Emitter, dims: Sequence[Dim]) -> tuple[Function, li
     offset: Dim = 0
     for nest in kernel.nests:
         body = Body(e, buffers, table)
-        emit = emit_rows if nest.rows else emit_nest
+        emit = emit_rows if nest.rows else emit_tiles if nest.tiled else emit_nest
         if len(kernel.nests) == 1:
             emit(body, nest, low, high)
             continue

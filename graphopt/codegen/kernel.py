@@ -61,7 +61,7 @@ def plan_kernel(body: Graph, symbol: str) -> Kernel:
     for nest in nests:
         extent = extent + nest.extent
         flops = flops + product(nest.extents) * round(cost_of(nest.roots, None))
-    grain = max((grain_of(nest) for nest in nests), default=1)
+    grain = grain_of(max(nests, key=_elements)) if nests else 1
     return Kernel(symbol, tuple(nests), tuple(tensors), numbers, extent, grain, flops, moved)
 
 
@@ -69,6 +69,14 @@ def _nests(body: Graph, rename: dict[str, Dim]) -> list[Nest]:
     if row_nodes(body):
         return [build_rows(body, rename)]
     return build_nests(body, rename)
+
+
+def _elements(nest: Nest) -> int:
+    """Elements of a nest, an unknown size taken for a large one."""
+    result = 1
+    for size in nest.extents:
+        result *= size if isinstance(size, int) else 4096
+    return result
 
 
 def _bytes(value: Value, rename: dict[str, Dim]) -> Dim:

@@ -12,7 +12,7 @@ from graphopt.codegen.plan import Nest, cost_of
 from graphopt.codegen.tir import Emitter, Val, constant, select
 from graphopt.ir import Dim
 
-__all__ = ["emit_nest", "minimum", "unit_axes", "vector_loop"]
+__all__ = ["emit_nest", "emit_rows_plainly", "minimum", "unit_axes", "vector_loop"]
 
 # Programs up to this cost run two vectors at a time: one alone does not fill the pipeline.
 _CHEAP = 10
@@ -65,6 +65,21 @@ def emit_nest(body: Body, nest: Nest, begin: Val, end: Val) -> None:
         body.close()
         for k in range(nest.outer):
             del body.axes[k]
+
+
+def emit_rows_plainly(
+    body: Body, nest: Nest, rows: tuple[Val, Val], columns: tuple[Val, Val]
+) -> None:
+    """A box of the last two axes of a nest, element by element."""
+    e = body.e
+    p, q = len(nest.extents) - 2, len(nest.extents) - 1
+    with e.loop(*rows) as i, e.loop(*columns) as j:
+        body.open()
+        body.axes[p], body.axes[q] = i, j
+        for store in nest.stores:
+            body.store(store)
+        del body.axes[p], body.axes[q]
+        body.close()
 
 
 def unit_axes(body: Body, nest: Nest, unit: Val) -> Val | None:

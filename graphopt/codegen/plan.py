@@ -23,10 +23,13 @@ __all__ = ["Nest", "build_nests", "cost_of", "finish_nest", "grain_of"]
 BLOCK = 1024
 # A unit of several axes should have at least this many elements.
 _UNIT = 2048
+# Sides of a block of tiles, and the least size of an axis that is tiled.
+TILE_BLOCK = 64
+_TILE_LEAST = 4
 # Beyond this many regions, pieces are chosen element by element.
 _MAX_REGIONS = 48
 # Work of a task below which waking a thread costs more than it gives, in f32 vector operations.
-_TASK = 16384
+_TASK = 131072
 _COSTS = {
     "div": 3, "sqrt": 4, "exp": 12, "expm1": 14, "log": 16, "log1p": 20, "tanh": 14, "erf": 16,
     "sin": 20, "cos": 20, "pow": 120, "idiv": 16, "irem": 20, "ipow": 60, "fmod": 24,
@@ -48,7 +51,8 @@ class Nest:
     outer: int = 0
     block: int | None = None
     reduced: frozenset[int] = frozenset()
-    tile: int | None = None
+    # Square tiles of the last two axes, of which the first is read along.
+    tiled: bool = False
     # A row program: reduced axes come last, and blocks run along the last axis that is kept.
     rows: bool = False
 
@@ -66,6 +70,8 @@ class Nest:
             blocks = self.extents[self.outer] if self.block is not None else 0
             return units * ceildiv(blocks, self.block) if self.block is not None else units
         inner = list(self.extents[self.outer :])
+        if self.tiled:
+            return units * product(ceildiv(size, TILE_BLOCK) for size in inner)
         if self.block is not None:
             units = units * ceildiv(inner.pop(), self.block)
         for size in inner:
@@ -289,9 +295,9 @@ def schedule(nest: Nest) -> Nest:
     extents = nest.extents
     if not extents:
         return nest
-    tile = _tile_axis(nest)
-    if tile is not None:
-        return replace(nest, tile=tile, outer=len(extents))
+    tiled = _tiled(nest)
+    if tiled is not None:
+        return tiled
     last = extents[-1]
     if len(extents) == 1:
         return replace(nest, outer=0, block=BLOCK)
@@ -308,8 +314,33 @@ def schedule(nest: Nest) -> Nest:
     return replace(nest, outer=outer)
 
 
-def _tile_axis(nest: Nest) -> int | None:
-    return None
+def _tiled(nest: Nest) -> Nest | None:
+    """The nest in square tiles, when it reads along another axis than it writes along."""
+    last = len(nest.extents) - 1
+    if any(s.coord.coefficient(last) != 1 or not uses_only_axes(s.coord) for s in nest.stores):
+        return None
+    found: set[int] = set()
+    for expr in walk(nest.roots):
+        if expr.op != "load" or expr.coord is None:
+            continue
+        step = expr.coord.coefficient(last)
+        if last in expr.axes and step not in (0, 1):
+            if not uses_only_axes(expr.coord):
+                return None
+            found.add(next((k for k in range(last) if expr.coord.coefficient(k) == 1), -1))
+    if len(found) != 1 or -1 in found:
+        return None
+    tile = found.pop()
+    if any(isinstance(nest.extents[k], int) and _few(nest.extents[k]) for k in (tile, last)):
+        return None
+    order = [k for k in range(last) if k != tile] + [tile, last]
+    axes = {old: axis(new) for new, old in enumerate(order)}
+    turned = renumber(nest, axes, tuple(nest.extents[k] for k in order), nest.reduced)
+    return replace(turned, outer=last - 1, tiled=True)
+
+
+def _few(size: Dim) -> bool:
+    return isinstance(size, int) and size < _TILE_LEAST
 
 
 def cost_of(roots: Sequence[Expr], axis_id: int | None) -> float:
@@ -344,6 +375,8 @@ def grain_of(nest: Nest) -> int:
     each = cost_of(nest.roots, last if last >= 0 else None) + memory_of(nest) / 4
     inner: float = 1
     sizes = list(nest.extents[nest.outer :])
+    if nest.tiled:
+        sizes = [min(s, TILE_BLOCK) if isinstance(s, int) else TILE_BLOCK for s in sizes]
     if nest.block is not None:
         inner *= nest.block
         sizes.pop(0 if nest.rows else -1)
