@@ -68,10 +68,8 @@ def test_transform_types(dtype: Any) -> None:
     wide = x.astype(np.float64)
     expected = parts(np.fft.fft(wide[..., 0] + 1j * wide[..., 1], axis=1)).astype(dtype)
     (got,) = run("DFT", [x], [like(expected)])
-    np.testing.assert_allclose(
-        got.astype(np.float64), expected.astype(np.float64), rtol=1e-2 if dtype != np.float32 else 1e-6,
-        atol=1e-6,
-    )  # fmt: skip
+    rtol = 1e-6 if dtype is np.float32 else 1e-2
+    np.testing.assert_allclose(got.astype(np.float64), expected.astype(np.float64), rtol, 1e-6)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, -2, -3])

@@ -3,25 +3,13 @@
 #include <cstring>
 #include <memory>
 
-#include "kernels/convert/kernels.h"
+#include "kernels/convert/dispatch.h"
 #include "kernels/convert/number_cast.h"
 #include "kernels/support/operands.h"
-#include "runtime/cpu.h"
 
 namespace graphopt {
 
 namespace convert {
-
-const Kernels& kernels() {
-  static const Kernels* table = [] {
-#define GRAPHOPT_CONVERT(isa, table) \
-  if (cpu_isa() >= Isa::isa) return &(table);
-#include "kernels/convert/kernels.inc"
-#undef GRAPHOPT_CONVERT
-    return &kKernelsPortable;
-  }();
-  return *table;
-}
 
 namespace {
 

@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "kernels/convert/kernels.h"
+#include "kernels/convert/dispatch.h"
 #include "kernels/support/dispatch.h"
 #include "kernels/support/operands.h"
 

@@ -37,7 +37,4 @@ struct Kernels {
 #include "kernels/convert/kernels.inc"
 #undef GRAPHOPT_CONVERT
 
-// The table of the level that this processor has.
-const Kernels& kernels();
-
 }  // namespace graphopt::convert

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "kernels/convert/kernels.h"
+#include "kernels/convert/dispatch.h"
 #include "kernels/convert/number_cast.h"
 #include "kernels/support/operands.h"
 

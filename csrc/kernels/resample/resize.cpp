@@ -11,11 +11,10 @@
 #include <memory>
 #include <vector>
 
-#include "kernels/resample/kernels.h"
+#include "kernels/resample/dispatch.h"
 #include "kernels/resample/resize_plan.h"
 #include "kernels/support/dispatch.h"
 #include "kernels/support/operands.h"
-#include "runtime/cpu.h"
 
 namespace graphopt {
 
@@ -27,17 +26,6 @@ using support::load;
 using support::operand;
 using support::require;
 using support::Tag;
-
-const Kernels& kernels() {
-  static const Kernels* table = [] {
-#define GRAPHOPT_RESAMPLE(isa, table) \
-  if (cpu_isa() >= Isa::isa) return &(table);
-#include "kernels/resample/kernels.inc"
-#undef GRAPHOPT_RESAMPLE
-    return &kKernelsPortable;
-  }();
-  return *table;
-}
 
 // Half-way cases to even, and what the type cannot hold to its nearest bound.
 template <class T, class C>
