@@ -284,9 +284,8 @@ class Graph(Scope):
                 self.replace_all_uses(old, new)
         self.erase(node)
         for old, new in zip(node.outputs, values, strict=True):
-            if new is not None and new.made_up and not old.made_up:
-                self.root._names.pop(old.name, None)
-                self.rename(new, old.name)
+            if new is not None:
+                self.take_name(new, old)
 
     def erase(self, node: Node) -> None:
         """Removes a node. Raises ValueError while an output is still used."""
@@ -385,6 +384,12 @@ class Graph(Scope):
             value.graph._constants[claimed] = value
         value.name = claimed
         value.made_up = False
+
+    def take_name(self, value: Value, old: Value) -> None:
+        """Gives ``value`` the name of ``old``, which left the graph, if its own was made up."""
+        if value.made_up and not old.made_up:
+            self.root._names.pop(old.name, None)
+            self.rename(value, old.name)
 
     # ---- inside ----
 

@@ -109,7 +109,8 @@ class Value:
         """Flattened contents as sizes, for small integer tensors where every one is known."""
         if self._elements is None and self.constant is not None:
             constant = self.constant
-            if constant.type.dtype.is_integer and constant.numel <= _MAX_ELEMENTS:
+            small = constant.numel <= _MAX_ELEMENTS and constant.available
+            if small and constant.type.dtype.is_integer:
                 self._elements = tuple(int(x) for x in constant.array.ravel())
         return self._elements
 

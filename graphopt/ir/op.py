@@ -206,7 +206,7 @@ class InferContext(_AttrReader):
         if not self.has(index):
             return None
         constant = self.value(index).constant
-        return None if constant is None else constant.array
+        return constant.array if constant is not None and constant.available else None
 
     def elements(self, index: int) -> tuple[Dim, ...] | None:
         """Flattened contents of an integer operand as sizes, where every one is known."""

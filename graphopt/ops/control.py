@@ -89,10 +89,6 @@ def _count(ctx: InferContext, found: int, wanted: int, what: str) -> None:
 # ---- If ----
 
 
-def _infer_impossible(ctx: InferContext) -> Sequence[Type]:
-    ctx.fail("its output types are not known; declare them")
-
-
 def _evaluate_impossible(ctx: EvalContext) -> tuple[Any, ...]:
     raise OperandError(ctx.attr("reason"))
 
@@ -103,7 +99,6 @@ IMPOSSIBLE = OpDef(
     "graphopt",
     outputs=("outputs*",),
     attrs=attr_specs(reason=("s", "")),
-    infer=_infer_impossible,
     evaluate=_evaluate_impossible,
 )
 register(IMPOSSIBLE)

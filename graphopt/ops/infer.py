@@ -171,8 +171,10 @@ def known(ctx: InferContext, index: int) -> Array | None:
     if not isinstance(value.type, TensorType):
         return None
     elements = value.elements
-    if elements is None and value.constant is not None and value.constant.numel <= MAX_ELEMENTS:
-        elements = _whole_numbers(value.type.dtype, value.constant.array)
+    constant = value.constant
+    small = constant is not None and constant.available and constant.numel <= MAX_ELEMENTS
+    if elements is None and constant is not None and small:
+        elements = _whole_numbers(value.type.dtype, constant.array)
     if elements is None:
         return None
     shape = static_shape(value.type.shape)

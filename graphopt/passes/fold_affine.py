@@ -4,6 +4,7 @@
 ``s``, ``t`` that vary along output channels alone ``->  Conv(x, w', b')``; the same for
 ConvTranspose (one group), Gemm and MatMul (scales).
 
+Weights, bias, scale and shift must be f32 constants, finite, and the product read by nobody else.
 Sound up to rounding: convolution is linear in each output channel. New weights are computed in f64
 and rounded once.
 """
@@ -22,6 +23,8 @@ from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, Rule
 __all__ = ["FoldAffine"]
 
 Array = np.ndarray[Any, Any]
+# (scale, shift) an output channel, None where there is none.
+Numbers = tuple[Array | None, Array | None]
 _CONVS = ("Conv", "ConvTranspose")
 
 
@@ -56,6 +59,15 @@ def _per_channel(node: Node, constant: Value) -> Array | None:
     return np.broadcast_to(_array(constant).astype(np.float64).reshape(-1), (channels,)).copy()
 
 
+def _row(node: Node, bias: Value) -> Array:
+    """The bias of a product, one number (f64) an output channel."""
+    if node.op.name in _CONVS:
+        return _array(bias).astype(np.float64)
+    found = _per_channel(node, bias)
+    assert found is not None
+    return found
+
+
 def _refusal(node: Node) -> Refusal | None:
     if node.output.tensor.dtype is not DType.F32:
         return Refusal(lambda: f"it computes in {node.output.tensor.dtype}", node)
@@ -67,6 +79,9 @@ def _refusal(node: Node) -> Refusal | None:
         return Refusal("its weights are not a matrix", node)
     if node.is_a("Gemm") and (node.attr("alpha") != 1.0 or node.attr("beta") != 1.0):
         return Refusal("alpha or beta is not 1", node)
+    bias = node.input(2)
+    if node.is_a("Gemm") and bias is not None and _per_channel(node, bias) is None:
+        return Refusal("its bias does not vary along output channels alone", node)
     return None
 
 
@@ -76,20 +91,19 @@ def _emit(op: Builder, node: Node, scale: Array | None, shift: Array | None) -> 
     assert weight is not None
     channels = _channels(node)
     assert channels is not None
-    b = np.zeros(channels) if bias is None else _array(bias).astype(np.float64).reshape(-1)
+    b = np.zeros(channels) if bias is None else _row(node, bias)
     new_weight = weight
     if scale is not None:
         w = _array(weight).astype(np.float64)
         new_weight = op.constant((w * _along(node, scale, w.ndim)).astype(np.float32), weight.name)
-        b = np.broadcast_to(b, (channels,)) * scale
+        b = b * scale
     if shift is not None:
         b = b + shift
     if node.is_a("MatMul"):
         result: Value = op.MatMul(node.input(0), new_weight)
         return result
     name = bias.name if bias is not None else f"{weight.name}.bias"
-    row = np.broadcast_to(b, (channels,)).astype(np.float32)
-    new_bias = op.constant(row, name)
+    new_bias = op.constant(b.astype(np.float32), name)
     built: Value = op.op(node.op.name, node.input(0), new_weight, new_bias, **node.attrs)
     return built
 
@@ -117,7 +131,7 @@ class _Fold(Rule):
     """Shared by the folds: which node, which numbers."""
 
     @abstractmethod
-    def numbers(self, m: Match) -> tuple[Array | None, Array | None] | None:
+    def numbers(self, m: Match) -> Numbers | None:
         """(scale, shift) an output channel."""
 
     def check(self, m: Match) -> Refusal | None:
@@ -125,8 +139,11 @@ class _Fold(Rule):
         refused = _refusal(m.node("node"))
         if refused is not None:
             return refused
-        if self.numbers(m) is None:
+        numbers = self.numbers(m)
+        if numbers is None:
             return Refusal("the constant does not vary along output channels alone", m.root)
+        if not all(np.isfinite(array).all() for array in numbers if array is not None):
+            return Refusal("the constant is not finite", m.root)
         if m.root.output.shape != m.node("node").output.shape:
             return Refusal("it changes the shape", m.root)
         return None
@@ -149,15 +166,16 @@ class FoldBatchNorm(_Fold):
             for product in _products(op, *_CONVS, "Gemm")
         ]
 
-    def numbers(self, m: Match) -> tuple[Array | None, Array | None] | None:
+    def numbers(self, m: Match) -> Numbers | None:
         """scale = s / sqrt(var + eps), shift = b - mean * scale."""
         if m.root.attr("training_mode") or any(v.use_count for v in m.root.outputs[1:]):
             return None
         if not all(m[name].is_constant for name in ("s", "b", "mean", "var")):
             return None
         s, b, mean, var = (_array(m[k]).astype(np.float64) for k in ("s", "b", "mean", "var"))
-        scale = s / np.sqrt(var + float(m.root.attr("epsilon")))
-        return scale, b - mean * scale
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scale = s / np.sqrt(var + float(m.root.attr("epsilon")))
+            return scale, b - mean * scale
 
 
 class FoldScale(_Fold):
@@ -168,7 +186,7 @@ class FoldScale(_Fold):
         products = _products(op, *_CONVS, "Gemm", "MatMul")
         return [op.Mul(product, op.constant("c")) for product in products]
 
-    def numbers(self, m: Match) -> tuple[Array | None, Array | None] | None:
+    def numbers(self, m: Match) -> Numbers | None:
         """The factor."""
         scale = _per_channel(m.node("node"), m["c"])
         return None if scale is None else (scale, None)
@@ -181,7 +199,7 @@ class FoldShift(_Fold):
         """A constant summand."""
         return [op.Add(product, op.constant("c")) for product in _products(op, *_CONVS, "Gemm")]
 
-    def numbers(self, m: Match) -> tuple[Array | None, Array | None] | None:
+    def numbers(self, m: Match) -> Numbers | None:
         """The summand."""
         shift = _per_channel(m.node("node"), m["c"])
         return None if shift is None else (None, shift)

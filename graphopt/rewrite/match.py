@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ class Refusal:
 
     reason: str | Callable[[], str]
     culprit: Node | Value | None = None
+    # How far the match came: of several refusals, the one that came furthest tells most.
+    reached: int = field(default=0, compare=False)
 
     @property
     def text(self) -> str:
@@ -120,7 +122,6 @@ class _Search:
     def __init__(self, match: Match) -> None:
         self.match = match
         self.refusal: Refusal | None = None
-        self.reached = -1
 
     def solve(self, goals: _Goals, done: int) -> bool:
         """True when all goals hold together; the match is then complete."""
@@ -146,8 +147,9 @@ class _Search:
         return False
 
     def refuse(self, refusal: Refusal, done: int) -> bool:
-        if done > self.reached:
-            self.refusal, self.reached = refusal, done
+        reached = 2 * done + refusal.reached
+        if self.refusal is None or reached > self.refusal.reached:
+            self.refusal = replace(refusal, reached=reached)
         return False
 
 
@@ -213,7 +215,8 @@ def _match_scalar(pattern: Scalar, value: Value, match: Match) -> Refusal | None
     found = constant.array.reshape(())[()]
     # The constant is compared in its own precision: 0.1 in f32 is not 0.1 in f64.
     if np.asarray(pattern.value).astype(constant.type.dtype.numpy) != found:
-        return Refusal(lambda: f"expected the scalar {pattern.value}, found {found}", value)
+        reason = f"expected the scalar {pattern.value}, found {found}"
+        return Refusal(reason, value, reached=1)
     if pattern.name:
         match.bindings[pattern.name] = value
     return None
@@ -226,7 +229,8 @@ def _expand_node(pattern: NodePattern, node: Node, match: Match) -> list[list[_G
         found = node.attr(name)
         accepted = wanted(found) if callable(wanted) else found == wanted
         if not accepted:
-            return Refusal(_attr_reason(node, name, wanted, found), node)
+            # The op was the right one: that is a step further than another op.
+            return Refusal(_attr_reason(node, name, wanted, found), node, reached=1)
     # A node may stand for several places of the pattern, as the square in x * x + x * x does.
     if node not in match.nodes:
         match.nodes.append(node)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +14,9 @@ from graphopt.rewrite.match import Match, Refusal, match_node
 from graphopt.rewrite.pattern import NodePattern, PatternOps, Var
 
 __all__ = ["Rule"]
+
+# A match that only the check refuses came further than any that the pattern refuses.
+_CHECKED = 1 << 30
 
 Replacement = Value | Sequence[Value | None]
 
@@ -62,16 +66,15 @@ class Rule(ABC):
 
         Of several refusals, that of the alternative which came furthest is returned.
         """
-        best: tuple[int, Refusal] | None = None
+        best: Refusal | None = None
         for pattern in self.patterns:
             result = match_node(pattern, node)
-            reached = int(pattern.op == node.op.name and pattern.domain == node.op.domain)
             if isinstance(result, Match):
                 refused = self.check(result)
                 if refused is None:
                     return result
-                result, reached = refused, 2
-            if best is None or reached > best[0]:
-                best = (reached, result)
+                result = replace(refused, reached=_CHECKED)
+            if best is None or result.reached > best.reached:
+                best = result
         assert best is not None
-        return best[1]
+        return best

@@ -62,7 +62,7 @@ class _Comparison:
         return None
 
     def nodes(self, a: Node, b: Node) -> str | None:
-        if a.op is not b.op:
+        if (a.op.domain, a.op.name) != (b.op.domain, b.op.name):
             return f"{a!r} instead of {b!r}"
         if len(a.outputs) != len(b.outputs) or len(a.inputs) != len(b.inputs):
             return f"{a!r} has other operands or outputs than {b!r}"

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graphopt.backends.cpu.ops import GROUP
+from graphopt.backends.cpu.ops import DOMAIN, GROUP
 from graphopt.backends.cpu.partition import Partition, Unit
 from graphopt.backends.plan import bound_symbols, new_symbols
 from graphopt.ir import Graph, Node, TensorType, Trait, Value
@@ -89,7 +89,7 @@ class FuseGroups(Pass):
         changed = False
         late: set[Node] = set()  # generated code cannot tell the run a size that it computes
         for node in graph:
-            for region in node.regions:
+            for region in node.regions if node.op.domain != DOMAIN else ():
                 changed |= self._run(region, ctx, bound | bound_symbols(region))
             fresh = new_symbols(node, bound)
             bound |= fresh
@@ -217,6 +217,8 @@ def make_group(graph: Graph, unit: Unit, ctx: PassContext, pass_name: str) -> No
         graph.replace_all_uses(old, new)
     for node in reversed(unit.nodes):
         graph.erase(node)
+    for old, new in zip(outputs, group.outputs, strict=True):
+        graph.take_name(new, old)
     return group
 
 
