@@ -1,0 +1,332 @@
+"""Random graphs through the whole CPU pipe: whatever meets whatever, the numbers must hold.
+
+Hypothesis draws a list of small integers and a builder turns it into ops that fit the values made
+so far, so every draw is a model and shrinking drops nodes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import graphopt
+from graphopt.ops.interpreter import run_graph
+from graphopt.verify import relative_error
+from tests.backends.pipe import Net, compiled, loaded, onnxruntime_outputs
+
+# Each example is compiled by LLVM, so a plain run takes few; GRAPHOPT_EXAMPLES=1000 digs deeper.
+EXAMPLES = int(os.environ.get("GRAPHOPT_EXAMPLES", "25"))
+
+Shape = tuple[int, ...]
+
+
+class Grower:
+    """Adds ops to a net as a stream of choices says. Values stay of moderate size."""
+
+    def __init__(self, choices: list[int]) -> None:
+        self.net = Net()
+        self.choices: Iterator[int] = iter(choices)
+        self.values: list[tuple[str, Shape]] = []
+
+    def pick(self, count: int) -> int:
+        """The next choice among ``count``; raises StopIteration when none is left."""
+        return next(self.choices) % count
+
+    def value(self) -> tuple[str, Shape]:
+        """One of the values so far, the latest likelier."""
+        back = min(self.pick(8), self.pick(8))
+        return self.values[-1 - back % len(self.values)]
+
+    def add(self, name: Any, shape: Shape) -> None:
+        """Keeps a new value if it is not too large."""
+        if np.prod(shape, dtype=np.int64) <= 4096 and len(shape) <= 5:
+            self.values.append((name, shape))
+
+    def axis(self, shape: Shape) -> int:
+        """Any axis of a shape of at least one."""
+        return self.pick(len(shape))
+
+    def grow(self) -> None:
+        """Adds ops until the choices end."""
+        makers = list(_MAKERS)
+        try:
+            while True:
+                makers[self.pick(len(makers))](self)
+        except StopIteration:
+            pass
+
+
+def _unary(g: Grower) -> None:
+    x, shape = g.value()
+    op = ("Tanh", "Relu", "Sigmoid", "Neg", "Abs", "Softsign", "Erf", "HardSwish")[g.pick(8)]
+    g.add(g.net(op, x), shape)
+
+
+def _composite(g: Grower) -> None:
+    x, shape = g.value()
+    op, attrs = (
+        ("LeakyRelu", {"alpha": 0.3}), ("Elu", {}), ("Gelu", {}), ("Softplus", {}), ("Mish", {}),
+        ("HardSigmoid", {}), ("Selu", {}), ("Celu", {}),
+    )[g.pick(8)]  # fmt: skip
+    g.add(g.net(op, x, **attrs), shape)
+
+
+def _swish(g: Grower) -> None:
+    x, shape = g.value()
+    g.add(g.net("Mul", g.net("Sigmoid", x), x), shape)
+
+
+def _binary(g: Grower) -> None:
+    (a, left), (b, right) = g.value(), g.value()
+    try:
+        shape = np.broadcast_shapes(left, right)
+    except ValueError:
+        return
+    op = ("Add", "Sub", "Mul", "Max", "Min")[g.pick(5)]
+    y = g.net(op, a, b)
+    g.add(g.net("Tanh", y) if op == "Mul" else y, shape)
+
+
+def _constant(g: Grower) -> None:
+    x, shape = g.value()
+    kept = tuple(size if g.pick(2) else 1 for size in shape)
+    drop = g.pick(len(shape) + 1) if all(size == 1 for size in kept) else 0
+    w = g.net.weight(*kept[drop:])
+    op = ("Add", "Sub", "Mul", "Max")[g.pick(4)]
+    g.add(g.net(op, *((x, w) if g.pick(2) else (w, x))), shape)
+
+
+def _where(g: Grower) -> None:
+    (a, shape), (b, other) = g.value(), g.value()
+    if shape == other:
+        mask = g.net("Greater", g.values[0][0], g.net.const(np.float32(0.0)))
+        if g.values[0][1] == shape:
+            g.add(g.net("Where", mask, a, b), shape)
+
+
+def _matmul(g: Grower) -> None:
+    x, shape = g.value()
+    if shape:
+        n = 1 + g.pick(20)
+        g.add(g.net("MatMul", x, g.net.weight(shape[-1], n)), (*shape[:-1], n))
+
+
+def _product(g: Grower) -> None:
+    (a, left), (b, right) = g.value(), g.value()
+    if len(left) != len(right) or len(left) < 2 or left[:-2] != right[:-2]:
+        return
+    if left[-1] != right[-1]:
+        return
+    order = [*range(len(right) - 2), len(right) - 1, len(right) - 2]
+    y = g.net("MatMul", a, g.net("Transpose", b, perm=order))
+    g.add(g.net("Tanh", y), (*left[:-1], right[-2]))
+
+
+def _conv(g: Grower) -> None:
+    x, shape = g.value()
+    if len(shape) != 4:
+        return
+    n, c, h, w = shape
+    kernel, group = (1, 3)[g.pick(2)], (1, c)[g.pick(2)]
+    out = c if group == c else 1 + g.pick(12)
+    pads = [kernel // 2] * 4
+    w0 = g.net.weight(out, c // group, kernel, kernel, scale=0.3)
+    g.add(g.net("Conv", x, w0, pads=pads, group=group), (n, out, h, w))
+
+
+def _pool(g: Grower) -> None:
+    x, shape = g.value()
+    if len(shape) == 4 and min(shape[2:]) >= 2:
+        op = ("MaxPool", "AveragePool")[g.pick(2)]
+        n, c, h, w = shape
+        g.add(g.net(op, x, kernel_shape=[2, 2], strides=[2, 2]), (n, c, h // 2, w // 2))
+
+
+def _transpose(g: Grower) -> None:
+    x, shape = g.value()
+    order = list(range(len(shape)))
+    for k in range(len(order) - 1, 0, -1):
+        other = g.pick(k + 1)
+        order[k], order[other] = order[other], order[k]
+    g.add(g.net("Transpose", x, perm=order), tuple(shape[axis] for axis in order))
+
+
+def _reshape(g: Grower) -> None:
+    x, shape = g.value()
+    if len(shape) < 2:
+        return
+    axis = g.pick(len(shape) - 1)
+    merged = (*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
+    g.add(g.net("Reshape", x, g.net.const(list(merged))), merged)
+
+
+def _split_axis(g: Grower) -> None:
+    x, shape = g.value()
+    for axis, size in enumerate(shape):
+        if size % 2 == 0 and size > 0:
+            parts = (*shape[:axis], 2, size // 2, *shape[axis + 1 :])
+            g.add(g.net("Reshape", x, g.net.const(list(parts))), parts)
+            return
+
+
+def _squeeze(g: Grower) -> None:
+    x, shape = g.value()
+    axis = g.pick(len(shape) + 1)
+    if axis < len(shape) and shape[axis] == 1:
+        y = g.net("Squeeze", x, g.net.const([axis]))
+        g.add(y, (*shape[:axis], *shape[axis + 1 :]))
+    else:
+        g.add(g.net("Unsqueeze", x, g.net.const([axis])), (*shape[:axis], 1, *shape[axis:]))
+
+
+def _concat(g: Grower) -> None:
+    (a, left), (b, right) = g.value(), g.value()
+    if not left or len(left) != len(right):
+        return
+    axis = g.axis(left)
+    if (*left[:axis], *left[axis + 1 :]) == (*right[:axis], *right[axis + 1 :]):
+        y = g.net("Concat", a, b, axis=axis)
+        g.add(y, (*left[:axis], left[axis] + right[axis], *left[axis + 1 :]))
+
+
+def _slice(g: Grower) -> None:
+    x, shape = g.value()
+    if not shape:
+        return
+    axis = g.axis(shape)
+    start, stop = sorted((g.pick(shape[axis] + 1), g.pick(shape[axis] + 1)))
+    if start < stop:
+        y = g.net("Slice", x, g.net.const([start]), g.net.const([stop]), g.net.const([axis]))
+        g.add(y, (*shape[:axis], stop - start, *shape[axis + 1 :]))
+
+
+def _split(g: Grower) -> None:
+    x, shape = g.value()
+    if not shape:
+        return
+    axis = g.axis(shape)
+    if shape[axis] >= 2:
+        first = 1 + g.pick(shape[axis] - 1)
+        sizes = [first, shape[axis] - first]
+        parts = g.net("Split", x, g.net.const(sizes), outputs=2, axis=axis)
+        for y, size in zip(parts, sizes, strict=True):
+            g.add(y, (*shape[:axis], size, *shape[axis + 1 :]))
+
+
+def _pad(g: Grower) -> None:
+    x, shape = g.value()
+    if not shape:
+        return
+    before, after = ([g.pick(3) for _ in shape] for _ in range(2))
+    y = g.net("Pad", x, g.net.const([*before, *after]))
+    g.add(y, tuple(a + b + c for a, b, c in zip(before, shape, after, strict=True)))
+
+
+def _gather(g: Grower) -> None:
+    x, shape = g.value()
+    if not shape:
+        return
+    axis = g.axis(shape)
+    rows = [g.pick(shape[axis]) for _ in range(1 + g.pick(3))]
+    y = g.net("Gather", x, g.net.const(rows), axis=axis)
+    g.add(y, (*shape[:axis], len(rows), *shape[axis + 1 :]))
+
+
+def _expand(g: Grower) -> None:
+    x, shape = g.value()
+    wide = tuple(3 if size == 1 else size for size in shape)
+    g.add(g.net("Expand", x, g.net.const([2, *wide])), (2, *wide))
+
+
+def _reduce(g: Grower) -> None:
+    x, shape = g.value()
+    if not shape:
+        return
+    op = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceL2")[g.pick(4)]
+    axis, keep = g.axis(shape), g.pick(2)
+    rest = (*shape[:axis], *((1,) if keep else ()), *shape[axis + 1 :])
+    g.add(g.net(op, x, g.net.const([axis]), keepdims=keep), rest)
+
+
+def _softmax(g: Grower) -> None:
+    x, shape = g.value()
+    if shape:
+        g.add(g.net(("Softmax", "LogSoftmax")[g.pick(2)], x, axis=g.axis(shape)), shape)
+
+
+def _layer_norm(g: Grower) -> None:
+    x, shape = g.value()
+    # One element alone is its own mean: what is left is rounding error, scaled up.
+    if shape and shape[-1] > 2:
+        weights = g.net.weight(shape[-1]), g.net.weight(shape[-1])
+        g.add(g.net("LayerNormalization", x, *weights, epsilon=0.1), shape)
+
+
+def _batch_norm(g: Grower) -> None:
+    x, shape = g.value()
+    if len(shape) >= 2:
+        w = [g.net.weight(shape[1]) for _ in range(3)]
+        variance = g.net.const(np.abs(g.net.rng.standard_normal(shape[1])).astype(np.float32) + 0.5)
+        g.add(g.net("BatchNormalization", x, *w, variance), shape)
+
+
+def _clip(g: Grower) -> None:
+    x, shape = g.value()
+    low, high = g.net.const(np.float32(-0.5)), g.net.const(np.float32(0.75))
+    g.add(g.net("Clip", x, low, high), shape)
+
+
+_MAKERS: tuple[Callable[[Grower], None], ...] = (
+    _unary, _unary, _composite, _swish, _binary, _binary, _constant, _constant, _where, _matmul,
+    _product, _conv, _conv, _pool, _transpose, _transpose, _reshape, _split_axis, _squeeze, _concat,
+    _slice, _split, _pad, _gather, _expand, _reduce, _softmax, _layer_norm, _batch_norm, _clip,
+)  # fmt: skip
+
+INPUTS: tuple[Shape, ...] = ((2, 6, 5, 4), (3, 4, 6), (4, 6), (1, 8, 6, 6), (2, 1, 3))
+
+
+def _check(grower: Grower, symbols: bool) -> None:
+    net = grower.net
+    read = {name for node in net.nodes for name in node.input}
+    ends = [name for name, _ in grower.values[1:] if name not in read] or [grower.values[-1][0]]
+    net.output(*dict.fromkeys(ends))
+    if symbols:
+        shape = net.inputs["x"][1]
+        model = net.model({"x": ("N", *shape[1:])})
+    else:
+        model = net.model()
+    source = graphopt.from_onnx(model)
+    session = loaded(compiled(source))
+    feeds = net.feeds()
+    got = session.run(feeds)
+    with np.errstate(all="ignore"):
+        plain = run_graph(source, feeds)
+    peers = onnxruntime_outputs(model, feeds)
+    for (name, mine), right, peer in zip(got.items(), plain, peers, strict=True):
+        # Where two plain engines differ, the graph magnifies rounding and so may we.
+        bound = max(1e-5, 10 * relative_error(peer, right))
+        assert mine.shape == np.shape(right)
+        assert relative_error(mine, right) <= bound, f"{name}: {relative_error(mine, right):.2e}"
+
+
+@given(st.sampled_from(INPUTS), st.lists(st.integers(0, 2**16), min_size=10, max_size=120))
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize="GRAPHOPT_EXAMPLES" not in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
+@pytest.mark.timeout(0 if "GRAPHOPT_EXAMPLES" in os.environ else 300)
+def test_random_graphs(shape: Shape, choices: list[int]) -> None:
+    grower = Grower(choices)
+    grower.values.append((grower.net.input("x", shape), shape))
+    grower.grow()
+    if grower.net.nodes and len(grower.values) > 1:
+        _check(grower, symbols=choices[0] % 2 == 1)
