@@ -127,7 +127,7 @@ BOX = np.array([[0, 0, 2, 2]], np.float32)
         ("GridSample", [X, X], [2, 1, 4, 4], {"mode": "sinc"}, "sinc"),
         ("RoiAlign", [X, BOX, np.array([2])], [1, 1, 1, 1], {}, "batch_indices"),
         ("RoiAlign", [X, BOX, np.array([-1])], [1, 1, 1, 1], {}, "batch_indices"),
-        ("RoiAlign", [X, BOX * np.inf, np.array([0])], [1, 1, 1, 1], {}, "not finite"),
+        ("RoiAlign", [X, BOX + np.inf, np.array([0])], [1, 1, 1, 1], {}, "not finite"),
         ("RoiAlign", [X, BOX * 1e9, np.array([0])], [1, 1, 1, 1], {}, "too large"),
         ("MaxRoiPool", [X, np.full((1, 5), 9, np.float32)], [1, 1, 1, 1], {"pooled_shape": [1, 1]},
          "batch index"),
