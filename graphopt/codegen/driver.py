@@ -25,7 +25,7 @@ from graphopt.codegen.request import (
     kernel_hash,
     symbol_order,
 )
-from graphopt.errors import missing_extra
+from graphopt.codegen.toolchain import load_tvm
 from graphopt.ir import Dim, Graph, Node, TensorType, parse_dim, substitute, sym
 from graphopt.ir.clone import copy_nodes
 
@@ -105,12 +105,9 @@ def _build(
     """Objects by level, and the sizes that each kernel takes as parameters (alike for all)."""
     if not kernels:
         return dict.fromkeys(levels, b""), []
-    try:
-        from graphopt.codegen import cabi, emit
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("tvm", "tvm_ffi"):
-            raise  # ours, not the package's
-        raise missing_extra("apache-tvm", "cpu") from None
+    load_tvm()
+    from graphopt.codegen import cabi, emit
+
     dims: list[tuple[Dim, ...]] = [()] * len(kernels)
     emitted: dict[tuple[str, int], tuple[Function, tuple[Dim, ...]]] = {}
     for level in levels:
@@ -220,6 +217,7 @@ def _body_of(node: Node) -> Graph:
 
 def emit_text(request: KernelRequest, level: str) -> str:
     """The TIR that a request becomes at one ISA level, to look at."""
+    load_tvm()
     from graphopt.codegen import cabi, emit
 
     kernel = _plan(request, kernel_hash(canonical_text(request.body)))
@@ -230,6 +228,7 @@ def emit_text(request: KernelRequest, level: str) -> str:
 
 def emit_assembly(request: KernelRequest, level: str) -> str:
     """The assembly that a request becomes at one ISA level, to look at."""
+    load_tvm()
     from graphopt.codegen import cabi, emit
 
     kernel = _plan(request, kernel_hash(canonical_text(request.body)))
