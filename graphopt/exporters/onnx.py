@@ -12,6 +12,7 @@ from graphopt.errors import missing_extra
 from graphopt.exporters.onnx_file import stored_bytes, write_model
 from graphopt.exporters.onnx_opset import choose_opsets
 from graphopt.exporters.onnx_proto import node_proto, raw_bytes, tensor_proto, type_proto
+from graphopt.frontends.onnx_import import ORIGIN_KEY
 from graphopt.ir import Constant, DType, Graph, Node, Value, static_shape
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ _INLINE_LIMIT = 3 << 29
 _ALIGNMENT = 1 << 12
 # Smaller contents stay in the protobuf in any case.
 _STREAMED_BYTES = 1 << 10
-_ORIGIN = "graphopt.origin"
 
 
 def to_onnx(
@@ -226,7 +226,7 @@ class _Exporter:
             kinds={key: spec.kind for key, spec in node.op.attrs.items()},
         )  # fmt: skip
         if node.origin != {node.name}:
-            proto.metadata_props.add(key=_ORIGIN, value="\n".join(sorted(node.origin)))
+            proto.metadata_props.add(key=ORIGIN_KEY, value="\n".join(sorted(node.origin)))
         return proto
 
     def _outputs(self, graph: Graph, proto: Any) -> None:

@@ -17,11 +17,13 @@ from graphopt.frontends.onnx_upgrade_flow import constant_of
 from graphopt.frontends.onnx_upgrade_moves import drop_empty_operands
 from graphopt.ir import Builder, Constant, Graph, OpDef, TensorType, Type, Value
 
-__all__ = ["Frame", "Importer", "Scope"]
+__all__ = ["ORIGIN_KEY", "Frame", "Importer", "Scope"]
 
 # A function may call others: a small file can ask for any number of nodes.
 _MAX_NODES = 2_000_000
 _MAX_CALL_DEPTH = 32
+# Key of the node metadata in which the exporter names the source nodes, one a line.
+ORIGIN_KEY = "graphopt.origin"
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
@@ -159,7 +161,7 @@ class Importer:
             for name in proto.input
         ]
         attrs = self.attrs.convert(proto.attribute, label, frame.attrs, frame)
-        origin = frame.origin or frozenset({label})
+        origin = frame.origin or _origin(proto) or frozenset({label})
         key = (domain, op, text(proto.overload))
         if key in self.functions:
             inner = replace(frame, origin=frame.origin, prefix=f"{label}/")
@@ -198,15 +200,11 @@ class Importer:
 
     def _version(self, domain: str, frame: Frame, label: str) -> int:
         version = frame.opsets.get(domain)
-        if version is None:
-            if domain == "" and frame.opsets.get("ai.onnx") is not None:
-                return frame.opsets["ai.onnx"]
-            if domain == "":
-                raise ModelError(
-                    f"node '{label}' is of the ONNX domain, but the model imports no opset of it"
-                )
-            return 1
-        return version
+        if version is None and domain == "":
+            raise ModelError(
+                f"node '{label}' is of the ONNX domain, but the model imports no opset of it"
+            )
+        return 1 if version is None else version
 
     def emit(self, draft: Draft, frame: Frame) -> Sequence[Value]:
         """Upgrades a draft to the newest opset and adds it; its outputs."""
@@ -340,6 +338,14 @@ class Importer:
 def _domain(raw: Any) -> str:
     name = text(raw)
     return "" if name in _DEFAULT_DOMAINS else name
+
+
+def _origin(proto: Any) -> frozenset[str]:
+    """The source nodes that an exported node says it stands for."""
+    for prop in proto.metadata_props:
+        if text(prop.key) == ORIGIN_KEY:
+            return frozenset(filter(None, text(prop.value).split("\n")))
+    return frozenset()
 
 
 def _named(values: Sequence[Value], draft: Draft) -> Sequence[Value]:
