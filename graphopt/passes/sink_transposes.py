@@ -122,15 +122,14 @@ class _Sinker:
                 continue
             source, perm = self.state[old]
             if perm == tuple(range(len(perm))):
-                self.changed = True
                 new = source
             elif node.is_a("Transpose") and node.input(0) is source:
                 return  # it already is that transpose
             else:
                 new = builder.Transpose(source, perm=perm, _name=old.name)
-                self.changed = True
             self.graph.replace_all_uses(old, new)
         self.graph.erase(node)
+        self.changed = True
 
     # ---- operands in renamed axes ----
 

@@ -2,7 +2,7 @@
 
 from graphopt.testing.cases import Case, CaseFile, parse_cases, run_case
 from graphopt.testing.equal import difference
-from graphopt.testing.numbers import bits_differ, run_seeded, worst_error
+from graphopt.testing.numbers import bits_differ, run_seeded, seeded_inputs, worst_error
 
 __all__ = [
     "Case",
@@ -12,5 +12,6 @@ __all__ = [
     "parse_cases",
     "run_case",
     "run_seeded",
+    "seeded_inputs",
     "worst_error",
 ]

@@ -10,21 +10,21 @@ import numpy as np
 from graphopt.ir import DType, Graph, TensorType, Value, evaluate, symbols
 from graphopt.ops.interpreter import run_graph
 
-__all__ = ["bits_differ", "run_seeded", "worst_error"]
+__all__ = ["bits_differ", "run_seeded", "seeded_inputs", "worst_error"]
 
 _DEFAULT_SIZE = 3
 # Numbers that break careless rewrites; sprinkled over float inputs where asked for.
 _SPECIAL = (float("nan"), float("inf"), float("-inf"), 0.0, -0.0)
 
 
-def run_seeded(
+def seeded_inputs(
     graph: Graph,
     *,
     sizes: Mapping[str, int] | None = None,
     seed: int = 0,
     special: bool = False,
 ) -> list[Any]:
-    """Outputs of ``graph`` for inputs that follow from ``seed`` and the inputs' types alone.
+    """Inputs of ``graph`` that follow from ``seed`` and their types alone.
 
     Symbols that ``sizes`` lacks are 3. Floats are standard normal; with ``special``, some are NaN,
     infinities and zeros of both signs. Integers are 0, 1 or 2.
@@ -38,7 +38,21 @@ def run_seeded(
     }
     env = dict.fromkeys(names, _DEFAULT_SIZE) | dict(sizes or {})
     rng = np.random.default_rng(seed)
-    return run_graph(graph, [_array(value, env, rng, special) for value in graph.inputs])
+    return [_array(value, env, rng, special) for value in graph.inputs]
+
+
+def run_seeded(
+    graph: Graph,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    seed: int = 0,
+    special: bool = False,
+) -> list[Any]:
+    """Outputs of ``graph`` in the interpreter for its :func:`seeded_inputs`."""
+    inputs = seeded_inputs(graph, sizes=sizes, seed=seed, special=special)
+    # NaN and infinities are wanted here: numpy need not warn of them.
+    with np.errstate(all="ignore"):
+        return run_graph(graph, inputs)
 
 
 def _array(
