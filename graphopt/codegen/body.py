@@ -260,7 +260,7 @@ class Body:
 
 
 def _copied(expr: Expr) -> bool:
-    return expr.op in ("load", "const", "convert")
+    return expr.op in ("load", "const", "convert", "bits")
 
 
 def _constant(expr: Expr) -> Val:

@@ -244,6 +244,7 @@ _RULES: dict[str, Rule] = {
     "shr": _shift(False),
     "select": lambda e, expr, x: select(x[0], x[1], x[2]),
     "convert": lambda e, expr, x: convert(e, x[0], expr.type),
+    "bits": lambda e, expr, x: x[0].bitcast(expr.type),
     "round": lambda e, expr, x: decode(e, encode(e, x[0], DType(expr.attr)), DType(expr.attr)),
     **{name: _function(name) for name in vmath64.FUNCTIONS},
 }

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from graphopt.codegen import moves, reductions
+from graphopt.codegen import moves, quantize, reductions
 from graphopt.codegen.coord import Coord, const
 from graphopt.codegen.expr import Expr, ExprBuilder, Refusal, compute_type
 from graphopt.codegen.reductions import RowSpace
@@ -198,6 +198,7 @@ _EMITTERS: dict[str, Emitter] = {
     "CastLike": _cast,
     "Identity": _identity,
     **moves.EMITTERS,
+    **quantize.EMITTERS,
     **reductions.EMITTERS,
 }
 

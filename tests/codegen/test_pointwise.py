@@ -352,3 +352,33 @@ def test_bfloat16_nan_stays_nan(tmp_path: Path) -> None:
     graph = graph_of("Cast", [(DType.F32, (3,))], to=int(DType.BF16))
     x = np.array([0x7F800001, 0xFFFFFFFF, 0x7FC00000], np.uint32).view(np.float32)
     check(graph, [x], tmp_path, expected=[np.full(3, np.nan).astype(ml_dtypes.bfloat16)])
+
+
+def test_quantization(tmp_path: Path) -> None:
+    """Per tensor, per axis and per block, with and without a zero point; ties go to even."""
+    x = RNG.uniform(-300, 300, (4, 6, 10)).astype(np.float32)
+    x[0, 0] = np.arange(10) + 0.5
+    vector = np.linspace(0.5, 2, 6, dtype=np.float32)
+    blocks = RNG.uniform(0.5, 2, (4, 2, 10)).astype(np.float32)
+    cases: list[tuple[Array, dict[str, int]]] = [
+        (np.float32(1).reshape(()), {}),
+        (vector, {"axis": 1}),
+        (blocks, {"axis": 1, "block_size": 3}),
+    ]
+    for scale, attrs in cases:
+        for dtype in (DType.I8, DType.U8, DType.I16):
+            graph = Graph("body")
+            value = graph.add_input("x", TensorType(DType.F32, x.shape))
+            factor = graph.add_input("s", TensorType(DType.F32, scale.shape))
+            zero = graph.add_input("z", TensorType(dtype, scale.shape))
+            b = Builder(graph)
+            low = b.QuantizeLinear(value, factor, zero, **attrs)
+            graph.add_output(low)
+            graph.add_output(b.DequantizeLinear(low, factor, zero, **attrs))
+            points = RNG.integers(0, 100, scale.shape).astype(dtype.numpy)
+            check(graph, [x, scale, np.asarray(points)], tmp_path, levels=machine_levels()[-2:])
+
+
+def test_bit_cast(tmp_path: Path) -> None:
+    graph = graph_of("BitCast", [(DType.F32, (50,))], to=int(DType.I32))
+    check(graph, [RNG.standard_normal(50).astype(np.float32)], tmp_path)
