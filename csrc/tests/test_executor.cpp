@@ -2,9 +2,11 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <new>
 #include <random>
 #include <string>
 #include <thread>
@@ -16,6 +18,25 @@
 
 using namespace graphopt;
 using namespace graphopt::test;
+
+#ifdef __SANITIZE_ADDRESS__
+constexpr bool kCountsAllocations = false;  // it has an operator new of its own
+#else
+constexpr bool kCountsAllocations = true;
+#endif
+
+// Of this thread.
+static thread_local int64_t allocations = 0;
+
+#ifndef __SANITIZE_ADDRESS__
+void* operator new(size_t size) {
+  ++allocations;
+  if (void* memory = std::malloc(size == 0 ? 1 : size)) return memory;
+  throw std::bad_alloc();
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t /*size*/) noexcept { std::free(memory); }
+#endif
 
 namespace {
 
@@ -82,6 +103,38 @@ void runs_a_chain() {
   CHECK(program->inputs()[0].name == "a" && program->inputs()[0].shape == (std::vector<std::string>{"N", "4"}));
   CHECK(program->object_level() == "x86-64" && program->threads() == 2);
   for (const int64_t n : {1, 2, 100, 0, 2}) check_chain(*program, n, 1.0F);
+}
+
+// y = x + x + ... as a chain of `steps` steps.
+std::string long_chain(int steps) {
+  std::string values = R"({"name":"x","dtype":1,"shape":[0],"kind":"input"})";
+  std::string list;
+  for (int i = 1; i <= steps; ++i) {
+    const std::string id = std::to_string(i);
+    values += R"(,{"name":"t)" + id + R"(","dtype":1,"shape":[0],"kind":"temp"})";
+    list += (i > 1 ? "," : "") + std::string(R"({"kind":"object","symbol":"k_add","args":[)") + std::to_string(i - 1) +
+            ",0," + id + R"(],"dims":[],"extent":0,"grain":8,"name":"add"})";
+  }
+  return R"({"version":1,"symbols":["N"],"dims":[{"sym":0}],"values":[)" + values +
+         R"(],"inputs":[0],"outputs":[{"name":"y","value":)" + std::to_string(steps) + R"(}],"steps":[)" + list +
+         R"(],"objects":{"x86-64":"o"}})";
+}
+
+// The steps of a plan without dynamic values allocate nothing: long plans as little as short ones.
+void steps_allocate_nothing() {
+  std::vector<int64_t> counts;
+  for (const int steps : {1, 100}) {
+    const auto program = Program::from_bytes(artifact(long_chain(steps)), 2, nullptr);
+    std::vector<float> x(100, 1.0F);
+    const std::array<Tensor, 1> inputs = {tensor(x, {100})};
+    program->run(inputs);
+    const int64_t before = allocations;
+    const std::vector<OutputTensor> outputs = program->run(inputs);
+    counts.push_back(allocations - before);
+    CHECK(outputs[0].tensor.ptr<float>()[99] == static_cast<float>(steps + 1));
+  }
+  CHECK(counts[0] == counts[1] && counts[0] < 10);
+  CHECK(!kCountsAllocations || counts[0] > 0);
 }
 
 // More shapes than the plan cache holds, from several threads that share one program and its pool.
@@ -277,6 +330,7 @@ void survives_mutated_plans() {
 
 int main() {
   runs_a_chain();
+  steps_allocate_nothing();
   many_threads_share_a_program();
   refuses_wrong_inputs();
   refuses_bad_artifacts();

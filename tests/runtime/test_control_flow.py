@@ -283,6 +283,26 @@ def test_read_dims_views_and_shapes(tmp_path: Path) -> None:
         session(x_value, np.array([-2, -6]))
 
 
+def test_an_impossible_shape_matters_only_where_it_is_computed(tmp_path: Path) -> None:
+    plan = PlanWriter()
+    c, x = plan.input("c", [], "bool"), plan.input("x", ["N"])
+    square, y = plan.temp("square", [["//", 12, "N"], "N"]), plan.temp("y", ["A", "B"])
+    column = plan.temp("column", ["N", 1])
+    then = _steps(plan, lambda: plan.step("view", input=x, output=square))
+    otherwise = _steps(plan, lambda: plan.step("view", input=x, output=column))
+    plan.step("if", cond=c, then=then, then_results=[square], outputs=[y])
+    plan.steps[-1].update({"else": otherwise, "else_results": [column]})
+    plan.output("y", y)
+    session = _session(plan, tmp_path)
+    assert session(np.array(True), np.zeros(12, np.float32)).shape == (1, 12)
+    assert session(np.array(False), np.zeros(5, np.float32)).shape == (5, 1)
+    assert session(np.array(False), np.zeros(0, np.float32)).shape == (0, 1)
+    with pytest.raises(ExecutionError, match="divides by zero"):
+        session(np.array(True), np.zeros(0, np.float32))
+    with pytest.raises(ExecutionError, match=r"\[5\] cannot be seen as \[2, 5\]"):
+        session(np.array(True), np.zeros(5, np.float32))
+
+
 def test_view_infers_one_size(tmp_path: Path) -> None:
     plan = PlanWriter()
     x, y = plan.input("x", ["N"]), plan.temp("y", ["A", 2])
