@@ -152,7 +152,7 @@ class Body:
         return self._read(self.buffers[expr.attr[0]], expr.coord)
 
     def _read(self, buffer: Buffer, coord: Coord) -> Val:
-        offset, stride = self._address(coord)
+        offset, stride = self.address(coord)
         if offset.lanes > 1 or stride is None:
             return self.e.load(buffer, offset)
         if isinstance(stride, int) and stride == 1:
@@ -166,12 +166,12 @@ class Body:
 
     def coordinate(self, coord: Coord) -> Val:
         """The value of a coordinate: a vector when it varies along the lanes."""
-        base, stride = self._address(coord)
+        base, stride = self.address(coord)
         if stride is None:
             return base
         return self.e.ramp(base, self._size(stride), self.lanes.count)
 
-    def _address(self, coord: Coord) -> tuple[Val, Dim | None]:
+    def address(self, coord: Coord) -> tuple[Val, Dim | None]:
         """Base and lane stride of a coordinate; (value, None) when it is uniform or no ramp."""
         e = self.e
         fixed = self._size(coord.const)
@@ -233,7 +233,7 @@ class Body:
     def store_value(self, store: Store, value: Val) -> None:
         """Writes a value in its memory form where ``store`` says."""
         e = self.e
-        offset, stride = self._address(store.coord)
+        offset, stride = self.address(store.coord)
         buffer = self.buffers[store.arg]
         lanes = self.lanes.count
         if offset.lanes > 1 or stride is None:

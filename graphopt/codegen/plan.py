@@ -28,8 +28,11 @@ TILE_BLOCK = 64
 _TILE_LEAST = 4
 # Beyond this many regions, pieces are chosen element by element.
 _MAX_REGIONS = 48
-# Work of a task below which waking a thread costs more than it gives, in f32 vector operations.
-_TASK = 131072
+# Nanoseconds that a task should last, or waking a thread costs more than it gives; what one byte
+# and one vector operation take for an element, on a core of a few GHz.
+_TASK_NS = 3000.0
+_NS_PER_BYTE = 1 / 90
+_NS_PER_OPERATION = 0.012
 _COSTS = {
     "div": 3, "sqrt": 4, "exp": 12, "expm1": 14, "log": 16, "log1p": 20, "tanh": 14, "erf": 16,
     "sin": 20, "cos": 20, "pow": 120, "idiv": 16, "irem": 20, "ipow": 60, "fmod": 24,
@@ -372,7 +375,8 @@ def memory_of(nest: Nest) -> float:
 def grain_of(nest: Nest) -> int:
     """How many units one task should have at least."""
     last = len(nest.extents) - 1
-    each = cost_of(nest.roots, last if last >= 0 else None) + memory_of(nest) / 4
+    each = cost_of(nest.roots, last if last >= 0 else None) * _NS_PER_OPERATION
+    each += memory_of(nest) * _NS_PER_BYTE
     inner: float = 1
     sizes = list(nest.extents[nest.outer :])
     if nest.tiled:
@@ -382,7 +386,7 @@ def grain_of(nest: Nest) -> int:
         sizes.pop(0 if nest.rows else -1)
     for size in sizes:
         inner *= size if isinstance(size, int) else 256
-    return max(1, round(_TASK / max(1.0, inner * max(each, 1.0) / 2)))
+    return max(1, round(_TASK_NS / max(each * inner, 1e-3)))
 
 
 def finish_nest(nest: Nest) -> Nest:

@@ -10,9 +10,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from graphopt.codegen import coord as coords
 from graphopt.codegen import machine
 from graphopt.codegen.body import SCALAR, Body, Lanes
-from graphopt.codegen.expr import BITS, Expr, is_float, is_signed
+from graphopt.codegen.expr import BITS, Expr, is_float, is_signed, walk
 from graphopt.codegen.nest import is_regular, minimum, unit_axes, vector_width
 from graphopt.codegen.plan import Nest, cost_of
 from graphopt.codegen.plan_rows import Pass, passes_of
@@ -31,6 +32,8 @@ from graphopt.ir import Dim, product
 __all__ = ["emit_rows"]
 
 _FAR = (1 << 62) - 1
+# Rows ahead of the current one that are asked for.
+_AHEAD = 8
 # Steps after which a running sum is put aside.
 _CHUNK = 256
 
@@ -219,12 +222,27 @@ class _Rows:
                 body.open()
                 body.axes[k] = at
                 if innermost:
+                    self._prefetch(step, k)
                     self._step(step, accumulators)
                 else:
                     body.hoist(_roots(step), len(self.passes))
                     self._loops(step, accumulators, level + 1)
                 del body.axes[k]
                 body.close()
+
+    def _prefetch(self, step: Pass, axis: int) -> None:
+        """Asks for rows to come: their distance is too long for the hardware to guess."""
+        body, e = self.body, self.e
+        ahead = {axis: coords.axis(axis) + _AHEAD}
+        for x in walk(_roots(step)):
+            if x.op != "load" or x.coord is None or axis not in x.axes or x.uid in body.spilled:
+                continue
+            line = 64 * 8 // BITS[x.type]
+            offset, _ = body.address(x.coord.rewrite(ahead))
+            if offset.lanes == 1:
+                offset = e.let(offset)
+                for start in range(0, body.lanes.count, line):
+                    e.prefetch(body.buffers[x.attr[0]], offset + start)
 
     def _row_width(self) -> int:
         if not self.axes:

@@ -374,6 +374,20 @@ class Emitter:
             expr = tirx.BufferLoad(buffer.handle, [index])
         return Val(expr, buffer.type, lanes)
 
+    def prefetch(self, buffer: Buffer, offset: Val) -> None:
+        """Asks for the cache line of an element, which need not exist."""
+        address = _call(
+            PointerType(_prim(buffer.type), "global"),
+            "address_of",
+            tirx.BufferLoad(buffer.handle, [offset.expr]),
+        )
+        # For reading, of use for long, data.
+        hints = [tirx.IntImm("int32", k) for k in (0, 3, 1)]
+        call = _call(
+            _prim("void"), "call_llvm_intrin", _intrinsic("llvm.prefetch"), address, *hints
+        )
+        self._blocks[-1].append(tirx.Evaluate(call))
+
     def store(self, buffer: Buffer, value: Val, offset: Val, mask: Val | None = None) -> None:
         """Stores the lanes from ``offset`` on (a vector offset scatters)."""
         if offset.lanes > 1:
