@@ -53,6 +53,7 @@ def load(target: str) -> list[Case]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         items = Runner(GraphoptBackend)._test_items
+    _warm_up()
     operators = _operators()
     cases = []
     for category, entries in items.items():
@@ -63,6 +64,17 @@ def load(target: str) -> list[Case]:
                 op = operators.get(plain, "") if suite == "node" else suite
                 cases.append(Case(suite, plain, op, item.func))
     return cases
+
+
+def _warm_up() -> None:
+    """Loads what a compile needs, for the workers to inherit: they are forked many times."""
+    from onnx import TensorProto, helper
+
+    from graphopt.onnx_backend import prepare
+
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in "xy")
+    node = helper.make_node("Sin", ["x"], ["y"])
+    prepare(helper.make_model(helper.make_graph([node], "warm", [x], [y])))
 
 
 def _operators() -> dict[str, str]:
