@@ -450,7 +450,7 @@ def _atom_text(atom: Atom) -> str:
 
 def _operand_text(operand: object) -> str:
     text = str(operand)
-    if isinstance(operand, Expr) and not operand.is_symbol:
+    if (isinstance(operand, Expr) and not operand.is_symbol) or text.startswith("-"):
         return f"({text})"
     return text
 

@@ -59,19 +59,22 @@ class _Parser:
         self.kind = ""
         self.token = ""
         self.start = 0
+        self.left = 0
         self.values: dict[str, Value] = {}
         self.advance()
 
     # ---- tokens ----
 
-    def fail(self, cause: str) -> Any:
-        line = self.text.count("\n", 0, self.start) + 1
-        column = self.start - self.text.rfind("\n", 0, self.start)
+    def fail(self, cause: str, *, left: bool = False) -> Any:
+        """Raises ParseError at the token at hand, or at the one just left."""
+        at = self.left if left else self.start
+        line = self.text.count("\n", 0, at) + 1
+        column = at - self.text.rfind("\n", 0, at)
         raise ParseError(f"line {line}, column {column}: {cause}")
 
     def advance(self) -> str:
         """Steps to the next token and returns the one just left."""
-        left = self.token
+        left, self.left = self.token, self.start
         match = _TOKEN.match(self.text, self.at)
         if match is None:
             rest = re.match(r"(?:[ \t\r\n]|//[^\n]*(?:\n|\Z))*", self.text[self.at :])
@@ -151,7 +154,7 @@ class _Parser:
         try:
             dtype = DType.parse(word)
         except ValueError as error:
-            self.fail(str(error))
+            self.fail(str(error), left=True)
         self.expect("[")
         if self.accept("*"):
             self.expect("]")
@@ -184,7 +187,7 @@ class _Parser:
         while not self.accept(")"):
             name = self.value_name()
             if name in self.values:
-                self.fail(f"%{name} is defined twice")
+                self.fail(f"%{name} is defined twice", left=True)
             value = graph.add_input(name, self.annotated_type())
             self.values[name] = value
             if self.accept("<"):
@@ -213,7 +216,7 @@ class _Parser:
     def lookup(self, name: str) -> Value:
         found = self.values.get(name)
         if found is None:
-            self.fail(f"%{name} is not defined")
+            self.fail(f"%{name} is not defined", left=True)
         assert found is not None
         return found
 
@@ -319,8 +322,7 @@ class _Parser:
             return self.constant()
         self.expect("(")
         if word == "hex":
-            data = "" if self.token == ")" else self.advance()
-            result: Any = bytes.fromhex(data)
+            result: Any = self.hex_bytes()
         elif word == "type":
             result = self.type()
         elif word == "dim":
@@ -331,6 +333,13 @@ class _Parser:
             self.fail(f"unknown attribute form '{word}'")
         self.expect(")")
         return result
+
+    def hex_bytes(self) -> bytes:
+        try:
+            return bytes.fromhex(self.string())
+        except ValueError:
+            self.fail("hex() takes pairs of hexadecimal digits", left=True)
+            raise
 
     def constant(self) -> Constant:
         type = self.tensor_type()

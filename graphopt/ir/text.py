@@ -121,7 +121,7 @@ class _Printer:
         if isinstance(value, str):
             return json.dumps(value)
         if isinstance(value, bytes):
-            return f"hex({value.hex()})"
+            return f'hex("{value.hex()}")'
         if isinstance(value, tuple | list):
             return "[" + ", ".join(self.attr(item) for item in value) + "]"
         if isinstance(value, Constant):

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from random_graphs import graphs, origins
 
 from graphopt.errors import GraphoptError
 from graphopt.ir import Graph, Node, clone, print_graph, verify
@@ -19,6 +18,7 @@ from graphopt.passes import TABLE, parse_pipeline
 from graphopt.passes.pipelines import LEVELS, level
 from graphopt.rewrite import Pass, PassContext
 from graphopt.testing import bits_differ, run_seeded, seeded_inputs
+from tests.property.random_graphs import graphs, origins
 
 # Passes that move or drop work but compute nothing in another way: every bit stays.
 _SAME_BITS = {
