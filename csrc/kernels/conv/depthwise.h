@@ -1,4 +1,5 @@
-// The depthwise micro-kernel: one line of outputs of a convolution that keeps channels apart.
+// The depthwise micro-kernel: one line of outputs of a convolution that keeps channels, or groups of a
+// few channels, apart.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +13,7 @@ struct DepthwiseLine {
   const int64_t* taps;        // of each line: where its weights begin in a panel
   int64_t line_count;
   int64_t columns_in;
-  const float* weights;  // panels [taps][16]
+  const float* weights;  // panels [taps][group size][16]
   int64_t panel;         // floats from a panel to the next one
   float* y;
   const float* bias;      // may be null
@@ -21,10 +22,11 @@ struct DepthwiseLine {
   int64_t channels;       // floats from a position to the next one
   int64_t channel_begin;  // a multiple of 16
   int64_t channel_end;
-  int64_t kernel;  // along the line, as the next three
+  int64_t group_size;  // channels that each output channel sees: 1, 2, 4 or 8
+  int64_t kernel;      // along the line, as the next three
   int64_t stride;
   int64_t dilation;
-  int64_t begin;  // padding
+  int64_t begin;       // padding
   float low;
   float high;
   bool residual_after;

@@ -29,7 +29,6 @@ const ConvKernels& conv_kernels() {
   return kernels;
 }
 
-// Bytes of a line of inputs, for a group of channels, that keep the lines a window sees in L1 or L2.
 constexpr int64_t kWorthAThread = 40'000;  // multiply-adds
 constexpr int64_t kMostLines = 64;         // of a window, before they are handled in pieces on the heap
 
@@ -52,7 +51,7 @@ class DepthwiseRun {
         const int64_t h = h_out * w.stride[1] - w.begin[1] + j * w.dilation[1];
         if (h < 0 || h >= g_.in[1]) continue;
         lines[l.line_count] = operands_.x + ((n * g_.in[0] + d) * g_.in[1] + h) * g_.in[2] * g_.channels;
-        taps[l.line_count++] = (i * w.kernel[1] + j) * w.kernel[2] * kPanel;
+        taps[l.line_count++] = (i * w.kernel[1] + j) * w.kernel[2] * g_.window_channels * kPanel;
       }
     }
     const int64_t offset = line * g_.out[2] * g_.channels;
@@ -62,7 +61,7 @@ class DepthwiseRun {
     l.taps = taps;
     l.columns_in = g_.in[2];
     l.weights = operands_.weights;
-    l.panel = w.taps() * kPanel;
+    l.panel = w.taps() * g_.window_channels * kPanel;
     l.y = operands_.y + offset;
     l.bias = operands_.bias;
     l.residual = operands_.residual == nullptr || add_later ? nullptr : operands_.residual + offset;
@@ -70,6 +69,7 @@ class DepthwiseRun {
     l.channels = g_.channels;
     l.channel_begin = begin;
     l.channel_end = end;
+    l.group_size = g_.window_channels;
     l.kernel = w.kernel[2];
     l.stride = w.stride[2];
     l.dilation = w.dilation[2];
@@ -111,7 +111,7 @@ void run_depthwise(const ConvGeometry& geometry, const Epilogue& epilogue, const
   const int64_t threads = parallel.threads();
   const int64_t wanted = threads > 1 ? (4 * threads + lines - 1) / lines : 1;
   const int64_t parts = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(panels / 2, 1));
-  const int64_t work = geometry.out[2] * geometry.channels * geometry.window.taps() / parts;
+  const int64_t work = geometry.out[2] * geometry.channels * geometry.window.taps() * geometry.window_channels / parts;
   const int64_t grain = std::clamp<int64_t>(kWorthAThread / std::max<int64_t>(work, 1), 1, lines * parts);
   const int64_t line_count = geometry.window.kernel[0] * geometry.window.kernel[1];
   const DepthwiseRun run(geometry, epilogue, operands);

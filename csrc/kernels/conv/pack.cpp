@@ -27,13 +27,13 @@ float* pack_group(const float* w, int64_t cout, int64_t cin, int64_t taps, int64
 }  // namespace
 
 size_t packed_conv_size(int64_t cout, int64_t cin_per_group, int64_t taps, int64_t group) {
-  if (is_depthwise(cout, cin_per_group, group)) return padded(cout) * static_cast<size_t>(taps);
+  if (is_depthwise(cout, cin_per_group, group)) return padded(cout) * static_cast<size_t>(taps * cin_per_group);
   return static_cast<size_t>(group * taps * cin_per_group) * padded(cout / group);
 }
 
 void pack_conv(const float* w_oihw, int64_t cout, int64_t cin_per_group, int64_t taps, int64_t group, float* out) {
   if (is_depthwise(cout, cin_per_group, group)) {
-    pack_group(w_oihw, cout, 1, taps, taps, taps, out);
+    pack_group(w_oihw, cout, cin_per_group, taps, cin_per_group * taps, taps, out);
     return;
   }
   const int64_t some = cout / group;

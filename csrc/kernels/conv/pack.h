@@ -6,12 +6,14 @@
 
 namespace graphopt {
 
-// Whether a convolution runs channel by channel: one input and one output channel a group.
+// Whether a convolution runs on the depthwise kernels: groups of one, two, four or eight channels that
+// make as many.
 inline bool is_depthwise(int64_t cout, int64_t cin_per_group, int64_t group) {
-  return group > 1 && cin_per_group == 1 && cout == group;
+  const int64_t size = cin_per_group;
+  return group > 1 && cout == group * size && (size == 1 || size == 2 || size == 4 || size == 8);
 }
 
-// Depthwise: [ceil(cout / 16)][taps][16]. Else a packed matrix a group, K counting channels fastest:
+// Depthwise: [ceil(cout / 16)][taps][cin_per_group][16]. Else a packed matrix a group, K counting channels fastest:
 // [group][ceil(cout / group / 16)][taps][cin_per_group][16]. Zero padded.
 size_t packed_conv_size(int64_t cout, int64_t cin_per_group, int64_t taps, int64_t group);
 void pack_conv(const float* w_oihw, int64_t cout, int64_t cin_per_group, int64_t taps, int64_t group, float* out);

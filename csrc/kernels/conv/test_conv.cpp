@@ -111,6 +111,15 @@ void test_grouped() {
   check_conv({1, {7, 8}, 10, 30, 5, {1, 1}, {1, 1}, {1, 1}, {0, 0, 0, 0}});
   check_conv({1, {7, 8}, 6, 12, 6, {3, 3}, {1, 1}, {1, 1}, {1, 1, 1, 1}});  // a channel multiplier
   check_conv({1, {9}, 8, 4, 4, {3}, {1}, {1}, {1, 1}});
+  // groups of a few channels, on the depthwise kernels
+  for (int64_t size : {2, 4, 8}) {
+    for (int64_t group : {2, 3, 8, 9}) {
+      const int64_t channels = size * group;
+      check_conv({1, {9, 17}, channels, channels, group, {3, 3}, {1, 1}, {1, 1}, {1, 1, 1, 1}, "relu", 1});
+      check_conv({2, {9, 17}, channels, channels, group, {3, 3}, {2, 2}, {1, 1}, {1, 1, 1, 1}, "silu", 2});
+      check_conv({1, {9, 17}, channels, channels, group, {2, 4}, {1, 3}, {1, 2}, {1, 0, 1, 3}});
+    }
+  }
 }
 
 void test_depthwise() {

@@ -63,6 +63,15 @@ struct Simd {
     return _mm256_mul_ps(_mm256_mul_ps(a, pow2(half)), pow2(_mm256_sub_epi32(whole, half)));
   }
 
+  // Every lane gets the Part-th value of its group of Size lanes.
+  template <int Size, int Part>
+  static F spread(F a) {
+    if constexpr (Size == 1) return a;
+    if constexpr (Size == 2) return _mm256_permute_ps(a, Part == 0 ? 0xa0 : 0xf5);
+    if constexpr (Size == 4) return _mm256_permute_ps(a, Part * 0x55);
+    return _mm256_permutevar8x32_ps(a, _mm256_set1_epi32(Part));
+  }
+
   // Row r of an 8 x 8 block becomes its column r.
   static void transpose(F (&m)[8]) {
     F t[8];

@@ -13,17 +13,20 @@ struct Simd {
   using F = __m512;
   using M = __mmask16;
 
-  static M first(int64_t n) { return static_cast<M>(n >= 16 ? 0xffffU : (1U << static_cast<unsigned>(n)) - 1U); }
+  // The first n lanes, 0 <= n <= 16 after clamping. No branch: loops take it out.
+  static M first(int64_t n) {
+    n = n < 0 ? 0 : n;
+    n = n > 16 ? 16 : n;
+    return static_cast<M>((1U << static_cast<unsigned>(n)) - 1U);
+  }
 
   static F zero() { return _mm512_setzero_ps(); }
   static F set1(float x) { return _mm512_set1_ps(x); }
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
   // The first n lanes only (n <= 0: none); the others load as zero and memory behind them is not touched.
-  static F load_n(const float* p, int64_t n) { return n <= 0 ? zero() : _mm512_maskz_loadu_ps(first(n), p); }
-  static void store_n(float* p, F x, int64_t n) {
-    if (n > 0) _mm512_mask_storeu_ps(p, first(n), x);
-  }
+  static F load_n(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(first(n), p); }
+  static void store_n(float* p, F x, int64_t n) { _mm512_mask_storeu_ps(p, first(n), x); }
 
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F add(F a, F b) { return _mm512_add_ps(a, b); }
@@ -48,6 +51,16 @@ struct Simd {
   static F round(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   // a 2^n for a whole n in [-252, 254]
   static F scale(F a, F n) { return _mm512_scalef_ps(a, n); }
+
+  // Every lane gets the Part-th value of its group of Size lanes.
+  template <int Size, int Part>
+  static F spread(F a) {
+    if constexpr (Size == 1) return a;
+    if constexpr (Size == 2) return _mm512_permute_ps(a, Part == 0 ? 0xa0 : 0xf5);
+    if constexpr (Size == 4) return _mm512_permute_ps(a, Part * 0x55);
+    const __m512i lane = _mm512_set_epi32(8, 8, 8, 8, 8, 8, 8, 8, 0, 0, 0, 0, 0, 0, 0, 0);
+    return _mm512_permutexvar_ps(_mm512_add_epi32(lane, _mm512_set1_epi32(Part)), a);
+  }
 
   // Row r of a 16 x 16 block becomes its column r.
   static void transpose(F (&m)[16]) {

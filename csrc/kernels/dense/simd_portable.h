@@ -67,6 +67,14 @@ struct Simd {
     return a * pow2(half) * pow2(whole - half);
   }
 
+  // Every lane gets the Part-th value of its group of Size lanes, Size <= kLanes.
+  template <int Size, int Part>
+  static F spread(F a) {
+    if constexpr (Size == 1) return a;
+    if constexpr (Size == 2) return F{a[Part], a[Part], a[Part + 2], a[Part + 2]};
+    return F{a[Part], a[Part], a[Part], a[Part]};
+  }
+
   // Row r of a 4 x 4 block becomes its column r.
   static void transpose(F (&m)[4]) {
     const F a = F{m[0][0], m[1][0], m[2][0], m[3][0]};
