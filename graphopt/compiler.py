@@ -13,16 +13,18 @@ from typing import Any
 
 from graphopt import __version__
 from graphopt.api import to_graph
-from graphopt.backends import Backend, Compiled, Target, find
+from graphopt.backends import Backend, Target, find
 from graphopt.backends.plan import interpret
 from graphopt.errors import (
+    CompileError,
     GraphoptError,
+    InputError,
     OptionError,
     ToolchainError,
     UnsupportedError,
     VerificationError,
 )
-from graphopt.ir import Graph, clone, print_graph
+from graphopt.ir import Graph, Node, clone, print_graph
 from graphopt.passes.pipelines import level
 from graphopt.rewrite import PassContext, Pipeline
 from graphopt.runtime.artifact import Artifact
@@ -30,6 +32,7 @@ from graphopt.runtime.artifact import Artifact
 __all__ = ["FallbackWarning", "Report", "compile", "compile_graph", "unsupported"]
 
 PRECISIONS = ("fp32",)
+_CUSTOM_OP_REMEDY = "export the model without this custom op, or register an OpDef for it"
 
 
 class FallbackWarning(UserWarning):
@@ -66,14 +69,19 @@ def compile(
     dimensions. ``verify`` runs source and artifact on ``inputs`` (random ones if none are given)
     and compares. ``strict`` makes a node that falls back to the interpreter an error.
 
-    Raises ModelError, OptionError, UnsupportedError (strict), ToolchainError, CompileError,
-    VerificationError, ArtifactError (``output`` cannot be written).
+    Raises ModelError, OptionError, InputError, UnsupportedError (an op that nobody defines; with
+    ``strict`` one that no kernel runs), ToolchainError, CompileError, VerificationError,
+    ArtifactError (``output`` cannot be written).
     """
     if precision not in PRECISIONS:
         raise OptionError(
             f"there is no precision '{precision}' (there are: {', '.join(PRECISIONS)})"
         )
     source = to_graph(model, input_shapes=input_shapes)
+    if inputs is not None:
+        from graphopt.verify import fit_inputs
+
+        inputs = fit_inputs(source, inputs)
     artifact = compile_graph(source, target, optimize=optimize, strict=strict, ctx=ctx)
     if verify:
         result = check(model, source, artifact, inputs)
@@ -91,18 +99,32 @@ def compile_graph(
     strict: bool = False,
     ctx: PassContext | None = None,
 ) -> Artifact:
-    """Compiles a SOURCE graph, which is left as it is. Nothing is checked or saved."""
+    """Compiles a SOURCE graph, which is left as it is. Nothing is checked or saved.
+
+    Raises what :func:`compile` does, but for what concerns inputs and output.
+    """
+    artifact, fallbacks, backend = _build(source, target, optimize, ctx or PassContext())
+    _report_fallbacks(fallbacks, backend, strict)
+    return artifact
+
+
+def _build(
+    source: Graph, target: str | Target, optimize: str, ctx: PassContext, custom: bool = False
+) -> tuple[Artifact, list[tuple[Node, str]], Backend]:
+    """The artifact and what falls back to the interpreter. ``custom`` lets ops pass that nobody
+    defines, to see what else is amiss."""
     target = Target.parse(target) if isinstance(target, str) else target
     backend = find(target.kind)
     backend.check_options(target)
     unavailable = backend.probe()
     if unavailable is not None:
         raise ToolchainError(f"target '{target}': {unavailable}")
-    ctx = ctx or PassContext()
     ctx.target = target
     graph = clone(source)
     pipeline = level(optimize)
     pipeline(graph, ctx)
+    if not custom:
+        _require_definitions(graph)
     refused = backend.refuses(graph, target)
     if refused is None:
         lowering = backend.pipeline(target)
@@ -111,31 +133,44 @@ def compile_graph(
         compiled = backend.build(graph, target, ctx)
     else:
         compiled = interpret(graph, refused)
-    _report_fallbacks(compiled, backend, strict)
+    fallbacks = [(n, _not_defined(n) or reason) for n, reason in compiled.fallbacks]
     report = Report(
         passes=list(ctx.ran),
         edits={f"{p}/{r}": n for (p, r), n in sorted(ctx.log.counts().items())},
-        fallbacks=[
-            {"node": n.name, "op": n.op.qualified, "reason": r} for n, r in compiled.fallbacks
-        ],
+        fallbacks=[_row(node, reason) for node, reason in fallbacks],
         notes=compiled.notes,
     )
     members: dict[str, Any] = dict(compiled.members)
     members["report.json"] = json.dumps(report.__dict__, sort_keys=True, indent=1).encode()
     members["graph.gir"] = print_graph(graph).encode()
-    return Artifact(_manifest(source, target, pipeline), members)
+    return Artifact(_manifest(source, target, pipeline), members), fallbacks, backend
 
 
-def _report_fallbacks(compiled: Compiled, backend: Backend, strict: bool) -> None:
-    if not compiled.fallbacks:
+def _row(node: Node, reason: str) -> dict[str, str]:
+    return {"node": node.name or node.output.name, "op": node.op.qualified, "reason": reason}
+
+
+def _not_defined(node: Node) -> str:
+    """Why nothing could ever run a node; "" when its op has semantics."""
+    return "" if node.op.evaluate else f"graphopt does not define {node.op.qualified}"
+
+
+def _require_definitions(graph: Graph) -> None:
+    nodes = [node for node in graph.walk() if _not_defined(node)]
+    if nodes:
+        shown = ", ".join(f"'{n.name or n.output.name}' ({n.op.qualified})" for n in nodes[:5])
+        more = f" and {len(nodes) - 5} more" if len(nodes) > 5 else ""
+        raise UnsupportedError(
+            f"graphopt does not define the op of node {shown}{more}; {_CUSTOM_OP_REMEDY}"
+        )
+
+
+def _report_fallbacks(found: list[tuple[Node, str]], backend: Backend, strict: bool) -> None:
+    if not found:
         return
-    shown = [
-        f"'{n.name or n.output.name}' ({n.op.qualified}: {r})" for n, r in compiled.fallbacks[:5]
-    ]
-    more = len(compiled.fallbacks) - len(shown)
-    text = (
-        f"{len(compiled.fallbacks)} node(s) that '{backend.name}' cannot lower: {', '.join(shown)}"
-    )
+    shown = [f"'{n.name or n.output.name}' ({n.op.qualified}: {r})" for n, r in found[:5]]
+    more = len(found) - len(shown)
+    text = f"{len(found)} node(s) that '{backend.name}' cannot lower: {', '.join(shown)}"
     text += f" and {more} more" if more else ""
     if strict:
         raise UnsupportedError(text)
@@ -168,16 +203,20 @@ def unsupported(
     The model is compiled for real, so that what passes rewrite is judged as it ends up.
     """
     source = to_graph(model, input_shapes=input_shapes)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FallbackWarning)
-        artifact = compile_graph(source, target)
-    report = json.loads(artifact.read("report.json"))
-    return [{**item, "proposal": _proposal(item)} for item in report["fallbacks"]]
+    try:
+        artifact, _, _ = _build(source, target, "O2", PassContext(), custom=True)
+        found = json.loads(artifact.read("report.json"))["fallbacks"]
+    except CompileError:
+        # A custom op of unknown rank ends the compile before all else is seen.
+        found = [_row(node, reason) for node in source.walk() if (reason := _not_defined(node))]
+        if not found:
+            raise
+    return [{**item, "proposal": _proposal(item)} for item in found]
 
 
 def _proposal(item: Mapping[str, str]) -> str:
     if "graphopt does not define" in item["reason"]:
-        return "export the model without this custom op, or register an OpDef for it"
+        return _CUSTOM_OP_REMEDY
     if "only known when the model runs" in item["reason"] or "rank" in item["reason"]:
         return "fix the shape that it depends on with --input-shape"
     return "it will run in the interpreter: correct, but slow"
@@ -227,7 +266,15 @@ def _runnable(
     from graphopt.verify import default_sizes, random_inputs
 
     if inputs is not None:
-        return inputs, oracle.run(inputs)
+        try:
+            return inputs, oracle.run(inputs)
+        except GraphoptError:
+            raise
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            raise InputError(
+                f"{oracle.name} cannot run the source model on these inputs: {reason}"
+            ) from error
     for sizes in default_sizes(source):
         try:
             candidate = random_inputs(source, sizes)

@@ -17,12 +17,12 @@ __all__ = ["bench"]
 
 
 def bench(
-    artifact: Annotated[Path, typer.Argument(help="Compiled artifact (.gopt).")],
+    artifact: Annotated[Path, typer.Argument(help="Compiled artifact (.gopt).", readable=False)],
     runs: Annotated[int, typer.Option("--runs", min=1, help="Timed runs.")] = 50,
     warmup: Annotated[int, typer.Option("--warmup", min=0, help="Runs before them.")] = 5,
     threads: Annotated[int | None, typer.Option("--threads", help="Threads to run on.")] = None,
     inputs: Annotated[
-        Path | None, typer.Option("--inputs", help=".npz of arrays by input name.")
+        Path | None, typer.Option("--inputs", help=".npz of arrays by input name.", readable=False)
     ] = None,
     size: Annotated[
         list[str] | None,

@@ -13,7 +13,7 @@ __all__ = ["check"]
 
 
 def check(
-    model: Annotated[Path, typer.Argument(help="ONNX model.")],
+    model: Annotated[Path, typer.Argument(help="ONNX model.", readable=False)],
     target: Annotated[str, typer.Option("--target", help="What it should run on.")] = "cpu",
     input_shape: InputShapes = None,
     as_json: JsonFlag = False,

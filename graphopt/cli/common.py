@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,8 +37,16 @@ InputShapes = Annotated[
 
 
 def emit_json(data: Any) -> None:
-    """Writes one JSON document to standard output."""
-    typer.echo(json.dumps(data, indent=2, sort_keys=True, default=str))
+    """Writes one JSON document to standard output. What is not a finite number becomes null."""
+    typer.echo(json.dumps(_finite(data), indent=2, sort_keys=True, default=str, allow_nan=False))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, float) and not math.isfinite(data):
+        return None
+    if isinstance(data, Mapping):
+        return {key: _finite(value) for key, value in data.items()}
+    return [_finite(item) for item in data] if isinstance(data, list | tuple) else data
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -82,6 +91,8 @@ def parse_shapes(items: Sequence[str] | None) -> dict[str, list[int | str]] | No
             if dim.lstrip("-").isdigit():
                 if int(dim) < 0:
                     raise OptionError(f"bad --input-shape '{item}': a size cannot be negative")
+                if int(dim) >= 1 << 63:
+                    raise OptionError(f"bad --input-shape '{item}': {dim} is too large a size")
                 sizes.append(int(dim))
             else:
                 sizes.append(dim)
@@ -92,10 +103,13 @@ def parse_shapes(items: Sequence[str] | None) -> dict[str, list[int | str]] | No
 def load_inputs(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     """Arrays of an ``.npz`` file by name. Raises InputError."""
     try:
-        with np.load(path, allow_pickle=False) as data:
-            if not isinstance(data, np.lib.npyio.NpzFile):
-                raise InputError(f"'{path}' is not an .npz file of named arrays")
+        data = np.load(path, allow_pickle=False)
+        if not isinstance(data, np.lib.npyio.NpzFile):
+            raise InputError(f"'{path}' is not an .npz file of named arrays")
+        with data:
             return {name: data[name] for name in data.files}
+    except InputError:
+        raise
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"cannot read inputs from '{path}': {error}") from error
     except Exception as error:

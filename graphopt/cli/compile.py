@@ -22,9 +22,10 @@ __all__ = ["compile_command"]
 
 
 def compile_command(
-    model: Annotated[Path, typer.Argument(help="ONNX model.")],
+    model: Annotated[Path, typer.Argument(help="ONNX model.", readable=False)],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Artifact (default: MODEL.gopt).")
+        Path | None,
+        typer.Option("-o", "--output", help="Artifact (default: MODEL.gopt).", readable=False),
     ] = None,
     target: Annotated[str, typer.Option("--target", help="What to compile for.")] = "cpu",
     precision: Annotated[str, typer.Option("--precision", help="fp32.")] = "fp32",
@@ -34,7 +35,7 @@ def compile_command(
         bool, typer.Option("--verify/--no-verify", help="Check against the source model.")
     ] = True,
     inputs: Annotated[
-        Path | None, typer.Option("--inputs", help=".npz of arrays to check with.")
+        Path | None, typer.Option("--inputs", help=".npz of arrays to check with.", readable=False)
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse to run nodes in the interpreter.")

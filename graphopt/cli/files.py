@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +17,27 @@ __all__ = ["save_npz", "save_text"]
 
 def save_npz(path: Path, arrays: Mapping[str, Any]) -> None:
     """Writes arrays by name. Raises ArtifactError; nothing is left behind."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
+
+    def write(temporary: Path) -> None:
         with temporary.open("xb") as file:
             named: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
             np.savez(file, **named)
-        temporary.replace(path)
-    except OSError as error:
-        raise ArtifactError(f"cannot write '{path}': {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+
+    _replace(path, write)
 
 
 def save_text(path: Path, text: str) -> None:
     """Writes a text file. Raises ArtifactError; nothing is left behind."""
+    _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        # A rename would put a file in the place of a device or pipe, /dev/null no less.
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ArtifactError(f"cannot write '{path}': it is not a regular file")
+        write(temporary)
         temporary.replace(path)
     except OSError as error:
         raise ArtifactError(f"cannot write '{path}': {error.strerror or error}") from error

@@ -20,7 +20,7 @@ def parse_sizes(items: Sequence[str] | None) -> dict[str, int]:
     result: dict[str, int] = {}
     for item in items or ():
         name, equals, text = item.partition("=")
-        if not equals or not text.isdigit():
+        if not name or not equals or not text.isdigit():
             raise OptionError(f"bad --size '{item}': expected NAME=N")
         result[name] = int(text)
     return result
@@ -42,7 +42,7 @@ def _type(text: str) -> Any:
 def artifact_inputs(path: Path, sizes: Mapping[str, int], seed: int = 0) -> dict[str, Any]:
     """Random inputs; ``sizes`` fixes dynamic sizes, the others get likely ones.
 
-    Raises OptionError for a size that the artifact does not have.
+    Raises OptionError for a size that the artifact does not have, or that is too large.
     """
     graph = artifact_interface(path)
     chosen = dict(default_sizes(graph)[0])
@@ -50,4 +50,8 @@ def artifact_inputs(path: Path, sizes: Mapping[str, int], seed: int = 0) -> dict
         if name not in chosen:
             known = ", ".join(sorted(chosen)) or "none"
             raise OptionError(f"the artifact has no dynamic size '{name}' (it has: {known})")
-    return random_inputs(graph, {**chosen, **sizes}, seed)
+    try:
+        return random_inputs(graph, {**chosen, **sizes}, seed)
+    except (MemoryError, ValueError, OverflowError):
+        shown = ", ".join(f"{name}={size}" for name, size in {**chosen, **sizes}.items())
+        raise OptionError(f"inputs of size {shown} do not fit into memory") from None

@@ -14,16 +14,27 @@ __all__ = ["inspect"]
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="ONNX model or artifact (.gopt).")],
+    file: Annotated[Path, typer.Argument(help="ONNX model or artifact (.gopt).", readable=False)],
     input_shape: InputShapes = None,
     text: Annotated[bool, typer.Option("--text", help="Print the graph's text form.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Show interface, size and ops of FILE."""
-    if file.suffix == ".gopt":
+    if _is_artifact(file):
         _artifact(file, text, as_json)
     else:
         _model(file, input_shape, text, as_json)
+
+
+def _is_artifact(file: Path) -> bool:
+    """By its name, else by its first bytes: an artifact is a zip archive, a model never is."""
+    if file.suffix == ".gopt":
+        return True
+    try:
+        with file.open("rb") as opened:
+            return opened.read(4) == b"PK\x03\x04"
+    except OSError:
+        return False  # reading it as a model says why
 
 
 def _artifact(file: Path, text: bool, as_json: bool) -> None:

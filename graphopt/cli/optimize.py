@@ -8,13 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from graphopt.cli.common import InputShapes, JsonFlag, emit_json, parse_shapes, progress
+from graphopt.errors import GraphoptError
 
 __all__ = ["optimize"]
 
 
 def optimize(
-    model: Annotated[Path, typer.Argument(help="ONNX model.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Optimized ONNX model.")],
+    model: Annotated[Path, typer.Argument(help="ONNX model.", readable=False)],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Optimized ONNX model.", readable=False)
+    ],
     passes: Annotated[
         str, typer.Option("--passes", help="A level (O0, O1, O2) or a pipeline.")
     ] = "O2",
@@ -24,7 +27,7 @@ def optimize(
         int | None, typer.Option("--stop-after", min=0, help="Stop after this many passes.")
     ] = None,
     log: Annotated[
-        Path | None, typer.Option("--log", help="Write every edit as JSON lines.")
+        Path | None, typer.Option("--log", help="Write every edit as JSON lines.", readable=False)
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -38,9 +41,14 @@ def optimize(
         source = api.from_onnx(str(model), input_shapes=parse_shapes(input_shape))
         before = sum(1 for _ in source.walk())
         result = api.optimize(source, passes, ctx=ctx)
-        api.to_onnx(result, output, opset=opset)
-    if log is not None:
-        save_text(log, ctx.log.to_json_lines())
+        if log is not None:
+            save_text(log, ctx.log.to_json_lines())
+        try:
+            api.to_onnx(result, output, opset=opset)
+        except GraphoptError:
+            if log is not None:
+                log.unlink(missing_ok=True)
+            raise
     report: dict[str, Any] = {
         "output": str(output),
         "nodes_before": before,

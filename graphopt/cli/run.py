@@ -15,12 +15,13 @@ __all__ = ["run_command"]
 
 
 def run_command(
-    artifact: Annotated[Path, typer.Argument(help="Compiled artifact (.gopt).")],
+    artifact: Annotated[Path, typer.Argument(help="Compiled artifact (.gopt).", readable=False)],
     inputs: Annotated[
-        Path | None, typer.Option("--inputs", help=".npz of arrays by input name.")
+        Path | None, typer.Option("--inputs", help=".npz of arrays by input name.", readable=False)
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help=".npz to write the outputs to.")
+        Path | None,
+        typer.Option("-o", "--output", help=".npz to write the outputs to.", readable=False),
     ] = None,
     threads: Annotated[int | None, typer.Option("--threads", help="Threads to run on.")] = None,
     size: Annotated[

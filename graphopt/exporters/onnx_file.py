@@ -109,6 +109,9 @@ def _write_constant(constant: Constant, write: Write) -> None:
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Write]:
     """Writes to a file beside ``path`` that takes its place when the block ends well."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        # A rename would put a file in the place of a device or pipe, /dev/null no less.
+        raise ArtifactError(f"{path}: cannot be written: it is not a regular file")
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:

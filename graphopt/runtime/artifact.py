@@ -65,6 +65,9 @@ class Artifact:
         target = Path(path)
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
         try:
+            # A rename would put a file in the place of a device or pipe, /dev/null no less.
+            if target.exists() and not (target.is_file() or target.is_dir()):
+                raise ArtifactError(f"cannot write '{target}': it is not a regular file")
             with temporary.open("xb") as file:
                 self._write(file)
             _append_hash(temporary)

@@ -1,7 +1,7 @@
 """Checking that a compiled model still computes what the source model says."""
 
 from graphopt.verify.compare import TOLERANCES, Comparison, compare, relative_error
-from graphopt.verify.inputs import default_sizes, random_inputs
+from graphopt.verify.inputs import default_sizes, fit_inputs, random_inputs
 from graphopt.verify.oracle import Oracle, find_oracle
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "compare",
     "default_sizes",
     "find_oracle",
+    "fit_inputs",
     "random_inputs",
     "relative_error",
 ]

@@ -26,6 +26,10 @@ EXAMPLES = int(os.environ.get("GRAPHOPT_EXAMPLES", "25"))
 Shape = tuple[int, ...]
 
 
+class _Done(Exception):
+    """There are no choices left."""
+
+
 class Grower:
     """Adds ops to a net as a stream of choices says. Values stay of moderate size."""
 
@@ -35,8 +39,11 @@ class Grower:
         self.values: list[tuple[str, Shape]] = []
 
     def pick(self, count: int) -> int:
-        """The next choice among ``count``; raises StopIteration when none is left."""
-        return next(self.choices) % count
+        """The next choice among ``count``."""
+        choice = next(self.choices, None)
+        if choice is None:
+            raise _Done
+        return choice % count
 
     def value(self) -> tuple[str, Shape]:
         """One of the values so far, the latest likelier."""
@@ -58,7 +65,7 @@ class Grower:
         try:
             while True:
                 makers[self.pick(len(makers))](self)
-        except StopIteration:
+        except _Done:
             pass
 
 
