@@ -327,19 +327,28 @@ size_t Program::arena_bytes(std::span<const Tensor> inputs) {
 
 namespace {
 
-void collect_rows(const Steps& steps, const StepTimes& times, double runs, std::vector<ProfileRow>& rows) {
+void collect_rows(const Steps& steps, const std::vector<StepTimes>& runs, std::vector<ProfileRow>& rows) {
   for (const Step& step : steps) {
     const auto index = static_cast<size_t>(step.index);
+    std::vector<int64_t> times;
+    int64_t calls = 0;
+    for (const StepTimes& run : runs) {
+      times.push_back(run.nanoseconds[index]);
+      calls += run.calls[index];
+    }
+    // The median: a single run that the system interrupts must not decide.
+    const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
+    std::nth_element(times.begin(), middle, times.end());
     rows.push_back({step.name, std::string(step_kind(step)), std::string(step_kernel(step)), step.depth,
-                    static_cast<double>(times.nanoseconds[index]) / 1000.0 / runs,
-                    static_cast<double>(times.calls[index]) / runs});
+                    static_cast<double>(*middle) / 1000.0,
+                    static_cast<double>(calls) / static_cast<double>(runs.size())});
     if (const auto* branch = std::get_if<IfStep>(&step.what)) {
-      collect_rows(branch->then_branch.steps, times, runs, rows);
-      collect_rows(branch->else_branch.steps, times, runs, rows);
+      collect_rows(branch->then_branch.steps, runs, rows);
+      collect_rows(branch->else_branch.steps, runs, rows);
     } else if (const auto* loop = std::get_if<LoopStep>(&step.what)) {
-      collect_rows(loop->body.steps, times, runs, rows);
+      collect_rows(loop->body.steps, runs, rows);
     } else if (const auto* scan = std::get_if<ScanStep>(&step.what)) {
-      collect_rows(scan->body.steps, times, runs, rows);
+      collect_rows(scan->body.steps, runs, rows);
     }
   }
 }
@@ -349,11 +358,11 @@ void collect_rows(const Steps& steps, const StepTimes& times, double runs, std::
 std::vector<ProfileRow> Program::profile(std::span<const Tensor> inputs, int runs) {
   if (runs < 1) throw Error("the number of runs must be at least 1");
   run_once(inputs, nullptr);
-  StepTimes times{std::vector<int64_t>(static_cast<size_t>(plan_.step_count)),
-                  std::vector<int64_t>(static_cast<size_t>(plan_.step_count))};
-  for (int i = 0; i < runs; ++i) run_once(inputs, &times);
+  const auto steps = static_cast<size_t>(plan_.step_count);
+  std::vector<StepTimes> times(static_cast<size_t>(runs), {std::vector<int64_t>(steps), std::vector<int64_t>(steps)});
+  for (StepTimes& run : times) run_once(inputs, &run);
   std::vector<ProfileRow> rows;
-  collect_rows(plan_.steps, times, runs, rows);
+  collect_rows(plan_.steps, times, rows);
   return rows;
 }
 

@@ -46,8 +46,8 @@ struct ProfileRow {
   std::string kind;
   std::string kernel;
   int32_t depth = 0;
-  double microseconds = 0;  // mean time in the step by itself, per run
-  double calls = 0;         // per run
+  double microseconds = 0;  // time in the step by itself, per run: the median of the runs
+  double calls = 0;         // per run, the mean
 };
 
 // Thread-safe: many threads may run it at the same time. One of them at a time gets the thread pool,

@@ -53,8 +53,8 @@ class TensorSpec:
 class ProfileRow:
     """What one step of a model costs.
 
-    `microseconds` is the mean time a run spends in the step by itself (without the steps of its
-    body), `calls` how often a run executes it, `depth` how many bodies it lies in.
+    `microseconds` is the time a run spends in the step by itself (without the steps of its body),
+    the median of all runs; `calls` how often a run executes it, `depth` how many bodies it lies in.
     """
 
     name: str
@@ -196,7 +196,7 @@ class Session:
     def profile(
         self, inputs: Mapping[str, ArrayLike] | Sequence[ArrayLike], runs: int = 10
     ) -> list[ProfileRow]:
-        """Time every step, mean of `runs` runs after one to warm up. Raises what `run` raises."""
+        """Time every step in `runs` runs, after one to warm up. Raises what `run` raises."""
         if runs < 1:
             raise OptionError(f"the number of runs is {runs}; it must be at least 1")
         arrays = self._arrays(inputs)
