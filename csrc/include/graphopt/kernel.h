@@ -29,8 +29,8 @@ class Error : public std::runtime_error {
 // Attributes of a step: integers, reals, strings and lists of them.
 class Attrs {
  public:
-  using Value = std::variant<int64_t, double, std::string, std::vector<int64_t>, std::vector<double>,
-                             std::vector<std::string>>;
+  using Value =
+      std::variant<int64_t, double, std::string, std::vector<int64_t>, std::vector<double>, std::vector<std::string>>;
 
   void set(std::string name, Value value) { values_.insert_or_assign(std::move(name), std::move(value)); }
   [[nodiscard]] bool has(std::string_view name) const { return values_.find(name) != values_.end(); }
