@@ -45,8 +45,13 @@ class TensorSpec:
     dtype: str
     shape: tuple[int | str, ...]
 
+    @property
+    def type(self) -> str:
+        """Element type and shape as one text, such as "float32[N, 3]"."""
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
     def __str__(self) -> str:
-        return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"
+        return f"{self.name}: {self.type}"
 
 
 @dataclass(frozen=True)
@@ -225,7 +230,9 @@ class Session:
                     raise InputError(f"unknown input '{name}'; {_listing('input', self._inputs)}")
             missing = [spec for spec in self._inputs if spec.name not in inputs]
             if missing:
-                raise InputError(f"input '{missing[0].name}' is missing; expected {missing[0]}")
+                raise InputError(
+                    f"input '{missing[0].name}' is missing; expected {missing[0].type}"
+                )
             return [_to_array(inputs[spec.name], spec) for spec in self._inputs]
         if isinstance(inputs, np.ndarray) or not isinstance(inputs, Sequence):
             raise InputError("give a dictionary of arrays by name, or a list of arrays in order")
@@ -288,7 +295,7 @@ def _to_array(value: ArrayLike, spec: TensorSpec) -> Array:
         return np.asarray(value, dtype=numpy_dtype(CODES[spec.dtype]))
     except (TypeError, ValueError, OverflowError, RuntimeError, BufferError) as error:
         raise InputError(
-            f"input '{spec.name}': expected {spec}, got {type(value).__name__}: {error}"
+            f"input '{spec.name}': expected {spec.type}, got {type(value).__name__}: {error}"
         ) from error
 
 

@@ -109,7 +109,7 @@ def test_dlpack(session: rt.Session) -> None:
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"a": 0}, "input 'b' is missing; expected b: float32[N, 4]"),
+        ({"a": 0}, "input 'b' is missing; expected float32[N, 4]"),
         ({"a": 0, "b": 0, "c": 0}, "unknown input 'c'; the model has inputs a: float32[N, 4], b"),
         ([0], "expected 2 inputs, got 1"),
         (np.zeros((2, 4), np.float32), "give a dictionary of arrays by name, or a list"),
@@ -129,7 +129,7 @@ def test_dlpack(session: rt.Session) -> None:
             {"a": np.zeros((2, 4), np.float32), "b": np.zeros((3, 4), np.float32)},
             "input 'b': expected float32[N, 4], got float32[3, 4]: N is 2 in input 'a'",
         ),
-        ({"a": "text", "b": 0}, "input 'a': expected a: float32[N, 4], got str"),
+        ({"a": "text", "b": 0}, "input 'a': expected float32[N, 4], got str"),
         (
             {"a": np.array([["x"]]), "b": np.zeros((1, 4), np.float32)},
             "input 'a' has an element type that is not supported",
