@@ -8,9 +8,9 @@ import numpy as np
 
 from graphopt.errors import InputError
 
-__all__ = ["CODES", "FIRST_OF_ML_DTYPES", "NAMES", "dtype_code", "numpy_dtype"]
+__all__ = ["CODES", "FIRST_OF_ML_DTYPES", "NAMES", "dtype_code"]
 
-# Types of numpy itself; the others are ml_dtypes', which is imported only when one occurs.
+# Types of numpy itself; the others are ml_dtypes', which only models that have one of them need.
 NAMES: Final[dict[int, str]] = {
     1: "float32",
     2: "uint8",
@@ -50,14 +50,3 @@ def dtype_code(dtype: np.dtype[Any]) -> int:
     if code is None:
         raise InputError(f"element type {dtype.name} is not supported")
     return code
-
-
-def numpy_dtype(code: int) -> np.dtype[Any]:
-    """The numpy (or ml_dtypes) type of a code."""
-    name = NAMES[code]
-    if code < FIRST_OF_ML_DTYPES:
-        return np.dtype(name)
-    import ml_dtypes
-
-    dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
-    return dtype

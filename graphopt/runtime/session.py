@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from graphopt.errors import (
     OptionError,
     missing_extra,
 )
-from graphopt.runtime.dtypes import CODES, FIRST_OF_ML_DTYPES, NAMES, numpy_dtype
+from graphopt.runtime.dtypes import CODES, FIRST_OF_ML_DTYPES, NAMES
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -272,10 +273,8 @@ def _require_types(arguments: Sequence[tuple[str, int, list[str]]]) -> None:
     """Types that numpy itself does not have need ml_dtypes: say so now, not in the first run."""
     if all(code < FIRST_OF_ML_DTYPES for _, code, _ in arguments):
         return
-    try:
-        import ml_dtypes  # noqa: F401
-    except ImportError:
-        raise missing_extra("ml_dtypes", "onnx") from None
+    if importlib.util.find_spec("ml_dtypes") is None:
+        raise missing_extra("ml_dtypes", "onnx")
 
 
 def _listing(what: str, specs: Sequence[TensorSpec]) -> str:
@@ -292,7 +291,9 @@ def _to_array(value: ArrayLike, spec: TensorSpec) -> Array:
             return np.from_dlpack(value)
         if hasattr(value, "__array__"):
             return np.asarray(value)
-        return np.asarray(value, dtype=numpy_dtype(CODES[spec.dtype]))
+        if CODES[spec.dtype] >= FIRST_OF_ML_DTYPES:
+            raise TypeError("numbers do not convert to this type by themselves; give an array")
+        return np.asarray(value, dtype=spec.dtype)
     except (TypeError, ValueError, OverflowError, RuntimeError, BufferError) as error:
         raise InputError(
             f"input '{spec.name}': expected {spec.type}, got {type(value).__name__}: {error}"

@@ -274,6 +274,15 @@ def test_ml_dtypes_pass_through(tmp_path: Path, dtype: str) -> None:
     _check_copy(tmp_path, np.arange(6).reshape(2, 3).astype(getattr(ml_dtypes, dtype)))
 
 
+def test_plain_numbers_are_no_ml_dtypes(tmp_path: Path) -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    plan = PlanWriter()
+    plan.output("x", plan.input("x", [2], ml_dtypes.bfloat16))  # type: ignore[arg-type]
+    session = rt.load(plan.save(tmp_path / "m.gopt"))
+    with pytest.raises(InputError, match=r"expected bfloat16\[2\], got list: .* give an array"):
+        session([1.0, 2.0])
+
+
 def _check_copy(tmp_path: Path, data: np.ndarray[Any, Any]) -> None:
     plan = PlanWriter()
     x = plan.input("x", list(data.shape), data.dtype)  # type: ignore[arg-type]
