@@ -159,6 +159,8 @@ class _Sinker:
         return result
 
     def make(self, builder: Builder, value: Value, perm: Perm) -> Value:
+        if perm == tuple(range(len(perm))):
+            return value
         if value.constant is not None:
             array = np.ascontiguousarray(value.constant.array.transpose(perm))
             return builder.constant(array, value.name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -21,6 +22,9 @@ from graphopt.rewrite.log import EditLog
 from graphopt.rewrite.rule import Rule
 
 __all__ = ["Pass", "PassContext", "PassTable", "Pipeline", "RulePass"]
+
+# What splits a pipeline's text; quoted text is skipped as a whole.
+_MARK = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[{}\[\](),]")
 
 Instrument = Callable[["Pass", Graph], None]
 
@@ -195,21 +199,33 @@ class PassTable:
             if key not in known:
                 raise OptionError(f"pass '{name}' has no option '{key}' (it has {sorted(known)})")
             values[key] = _parse_value(text.strip())
+            default = known[key].default
+            if not isinstance(values[key], _accepted(default)):
+                kind = type(default).__name__
+                raise OptionError(
+                    f"option '{key}' of pass '{name}' is of type {kind}, not '{text.strip()}'"
+                )
         return cls(**values)
 
 
+def _accepted(default: Any) -> type | tuple[type, ...]:
+    """Types of the values that an option with that default takes."""
+    return (int, float) if isinstance(default, float) else type(default)
+
+
 def _split(text: str) -> list[str]:
-    """Splits at commas outside brackets."""
+    """Splits at commas outside brackets and quotes."""
     items: list[str] = []
     depth, begin = 0, 0
-    for position, char in enumerate(text):
-        if char in "{[(":
+    for match in _MARK.finditer(text):
+        mark, position = match.group(), match.start()
+        if mark in "{[(":
             depth += 1
-        elif char in "}])":
+        elif mark in "}])":
             depth -= 1
             if depth < 0:
-                raise OptionError(f"unbalanced '{char}' in '{text}'")
-        elif char == "," and depth == 0:
+                raise OptionError(f"unbalanced '{mark}' in '{text}'")
+        elif mark == "," and depth == 0:
             items.append(text[begin:position])
             begin = position + 1
     if depth:

@@ -113,9 +113,9 @@ class _Reader:
 
     def directive(self, number: int, name: str, colon: str, value: str) -> None:
         if name not in _KNOWN:
-            raise self.fail(
-                number, f"there is no directive {name} (there are: {', '.join(_KNOWN)})"
-            )
+            # Remarks have no place inside a case: a misspelt directive would pass for one.
+            known = ", ".join(_KNOWN)
+            raise self.fail(number, f"there is no directive '{name}' (there are: {known})")
         if not colon:
             raise self.fail(number, f"the directive {name} lacks its colon")
         if name == "CASE":

@@ -78,7 +78,8 @@ def _check(pass_: Pass, graph: Graph, exact: bool) -> None:
     assert origins(graph) <= origins(source)
     assert graph.output_names == source.output_names
     assert [v.type for v in graph.inputs] == [v.type for v in source.inputs]
-    assert not pass_(graph, PassContext()), f"a second run changes it again:\n{print_graph(graph)}"
+    again = pass_(graph, PassContext())
+    assert not again, f"a second run changes\n{after}to\n{print_graph(graph)}"
     if exact:
         assert not bits_differ(run_seeded(graph, seed=1), expected)
         special = run_seeded(source, seed=2, special=True)
