@@ -236,6 +236,21 @@ def test_errors(inputs: list[Any], shape: list[int], attrs: dict[str, Any], mess
         run("Resize", inputs, [("float32", shape)], **attrs)
 
 
+@pytest.mark.parametrize("policy", ["stretch", "not_larger", "not_smaller"])
+def test_shape_from_the_operands(policy: str) -> None:
+    x = image(1, 2, 6, 9)
+    for inputs in (
+        [x, None, None, np.array([8, 10])],
+        [x, None, np.array([0.7, 7 / 3], np.float32), None],
+    ):
+        attrs = {"axes": [2, 3], "keep_aspect_ratio_policy": policy}
+        (expected,) = reference("Resize", inputs, opset=19, mode="nearest", **attrs)
+        (got,) = run("Resize", inputs, [("float32", None)], **attrs)
+        assert got.shape[:3] == expected.shape[:3]
+        # The reference takes the floor of 20.9999995.
+        assert got.shape[3] == (21 if inputs[2] is not None else expected.shape[3])
+
+
 def test_empty_output() -> None:
     out = np.empty((1, 2, 0, 8), np.float32)
     (got,) = run("Resize", [X, None, None, np.array([1, 2, 0, 8])], [out], mode="linear")

@@ -56,6 +56,12 @@ def test_top_k(dtype: Any, largest: int, axis: int, k: int) -> None:
     np.testing.assert_array_equal(got, np.take_along_axis(x, order, axis=axis))
 
 
+def test_top_k_shape_from_the_operand() -> None:
+    x = values((3, 9))
+    got, at = run("TopK", [x, np.array([4])], [("float32", None), ("int64", None)])
+    assert got.shape == at.shape == (3, 4)
+
+
 def test_top_k_orders_special_values() -> None:
     x = np.array([-0.0, np.inf, 0.0, np.nan, -np.inf, 1.0], np.float32)
     out = [("float32", [6]), ("int64", [6])]

@@ -42,19 +42,19 @@ class OneHot final : public Kernel {
     const Tensor& indices = operand(args.inputs, 0, "indices");
     const Tensor& depth_operand = operand(args.inputs, 1, "depth");
     const Tensor& values = operand(args.inputs, 2, "values");
-    support::require_dtype(result(args.outputs, 0, "output"), values.dtype, "output");
     require(depth_operand.numel() == 1, "one_hot: depth must be one element");
     const int64_t depth = as_index(depth_operand, 0);
+    require(depth >= 0, "one_hot: depth is negative");
     require(indices.rank < kMaxRank, "one_hot: indices have too many dimensions");
     const int axis = support::normalize_axis(axis_, indices.rank + 1);
     require(values.rank == 1 && values.dim(0) == 2, "one_hot: values must be two elements");
-    require(depth >= 0, "one_hot: depth is negative");
     std::array<int64_t, kMaxRank> shape{};
     for (int i = 0; i <= indices.rank; ++i) {
       shape[static_cast<size_t>(i)] = i == axis ? depth : indices.dim(i < axis ? i : i - 1);
     }
-    // The depth may be known to the run alone: then so is the shape of the result.
-    const Tensor& out = args.allocator.allocate(0, {shape.data(), static_cast<size_t>(indices.rank) + 1});
+    const Tensor out = support::shaped_result(
+        args, 0, std::span<const int64_t>(shape.data(), static_cast<size_t>(indices.rank) + 1), "output");
+    support::require_dtype(out, values.dtype, "output");
     visit_size(values.dtype, "one_hot",
                [&](auto tag) { fill<typename decltype(tag)::Type>(indices, values, out, axis, depth, args.parallel); });
   }

@@ -355,13 +355,6 @@ class Resize final : public Kernel {
 
   void run(KernelArgs& args) const override {
     const Tensor& x = operand(args.inputs, 0, "X");
-    const Tensor& y = support::result(args.outputs, 0, "Y");
-    support::require_dtype(y, x.dtype, "Y");
-    if (x.rank == 0) {
-      std::memcpy(y.data, x.data, x.nbytes());
-      return;
-    }
-    require(x.numel() > 0 || y.numel() == 0, "resize: the input is empty");
     const auto given = [&](size_t index) {  // an empty tensor stands for an absent operand
       const Tensor tensor = support::optional_operand(args.inputs, index);
       return tensor.present() && tensor.numel() > 0 ? tensor : Tensor{};
@@ -369,6 +362,19 @@ class Resize final : public Kernel {
     const Tensor roi = upsample_ ? Tensor{} : given(1);
     const Tensor scales = given(upsample_ ? 1 : 2);
     const Tensor sizes = upsample_ ? Tensor{} : given(3);
+    if (x.rank == 0) {  // nothing to resize, and operands without elements
+      const Tensor y = support::shaped_result(args, 0, {}, "Y");
+      support::require_dtype(y, x.dtype, "Y");
+      std::memcpy(y.data, x.data, x.nbytes());
+      return;
+    }
+    Tensor y = support::result(args.outputs, 0, "Y");
+    support::require_dtype(y, x.dtype, "Y");
+    if (!support::shape_is_known(y)) {
+      const auto shape = resized_shape(settings_, x, scales, sizes);
+      y = args.allocator.allocate(0, std::span<const int64_t>(shape.data(), static_cast<size_t>(x.rank)));
+    }
+    require(x.numel() > 0 || y.numel() == 0, "resize: the input is empty");
     Resizer(settings_, plan_axes(settings_, x, roi, scales, sizes, y), x, y, args.parallel).run();
   }
 

@@ -181,47 +181,52 @@ class TableBuilder {
   int64_t start_ = 0;
 };
 
-// scales[i] or sizes[i] turned into the scale and output length of every axis of x.
-std::vector<Axis> scaled_axes(const ResizeSettings& settings, const std::vector<int>& axes, const Tensor& x,
-                              const Tensor& scales, const Tensor& sizes, const Tensor& y) {
-  std::vector<Axis> result;
-  for (int i = 0; i < x.rank; ++i) {
-    const auto in = static_cast<double>(x.dim(i));
-    result.push_back({x.dim(i), y.dim(i), 1.0, in, 0.0, 1.0});
+// The axes that scales, sizes and roi speak of, in their order.
+std::vector<int> resized_axes(const ResizeSettings& settings, const Tensor& x) {
+  std::vector<int> axes;
+  for (const int64_t axis : settings.axes) axes.push_back(support::normalize_axis(axis, x.rank));
+  if (axes.empty()) {
+    axes.resize(static_cast<size_t>(x.rank));
+    std::iota(axes.begin(), axes.end(), 0);
   }
-  double common = settings.aspect_ratio == AspectRatio::kNotLarger ? std::numeric_limits<double>::infinity() : 0.0;
+  return axes;
+}
+
+// The scale of every axis in `axes`, as given or as the sizes and the policy imply.
+std::vector<double> axis_scales(const ResizeSettings& settings, const std::vector<int>& axes, const Tensor& x,
+                                const Tensor& scales, const Tensor& sizes) {
+  require(scales.present() != sizes.present(), "resize: exactly one of scales and sizes must be given");
+  const Tensor& factors = scales.present() ? scales : sizes;
+  support::require_shape(factors, {static_cast<int64_t>(axes.size())}, scales.present() ? "scales" : "sizes");
+  std::vector<double> result;
   for (size_t k = 0; k < axes.size(); ++k) {
-    Axis& axis = result[static_cast<size_t>(axes[k])];
     const auto at = static_cast<int64_t>(k);
+    const auto in = static_cast<double>(x.dim(axes[k]));
+    double scale = 1.0;
     if (scales.present()) {
-      axis.scale = support::real_at(scales, at);
+      scale = support::real_at(scales, at);
+      require(scale > 0 && scale < 1e9, "resize: a scale is not positive, or too large");
     } else {
       const int64_t size = support::integer_at(sizes, at);
       require(size >= 0, "resize: a size is negative");
-      axis.scale = axis.in > 0 ? static_cast<double>(size) / static_cast<double>(axis.in) : 1.0;
+      if (in > 0) scale = static_cast<double>(size) / in;
     }
-    require(axis.scale > 0 || axis.out == 0, "resize: a scale is not positive");
-    common =
-        settings.aspect_ratio == AspectRatio::kNotLarger ? std::min(common, axis.scale) : std::max(common, axis.scale);
+    result.push_back(scale);
   }
-  for (const int i : axes) {
-    Axis& axis = result[static_cast<size_t>(i)];
-    if (sizes.present() && settings.aspect_ratio != AspectRatio::kStretch) axis.scale = common;
-    axis.out_length = axis.scale * static_cast<double>(axis.in);
-    // A whole length that rounding of an f32 scale missed.
-    const auto whole = static_cast<double>(axis.out);
-    if (std::abs(axis.out_length - whole) < 1e-5 * whole) axis.out_length = whole;
-    if (settings.coordinates != Coordinates::kCropAndResize && std::abs(axis.out_length - whole) > 1.0) {
-      fail("resize: axis " + std::to_string(i) + " of the output has length " + std::to_string(axis.out) +
-           ", the scale says " + std::to_string(axis.out_length));
-    }
-  }
-  for (int i = 0; i < x.rank; ++i) {
-    if (std::find(axes.begin(), axes.end(), i) == axes.end()) {
-      require(x.dim(i) == y.dim(i), "resize: an axis that is not resized changes its length");
-    }
+  if (sizes.present() && settings.aspect_ratio != AspectRatio::kStretch && !result.empty()) {
+    const bool larger = settings.aspect_ratio == AspectRatio::kNotSmaller;
+    const double common =
+        larger ? *std::max_element(result.begin(), result.end()) : *std::min_element(result.begin(), result.end());
+    std::fill(result.begin(), result.end(), common);
   }
   return result;
+}
+
+// in * scale, whole where only the rounding of an f32 scale made it fractional.
+double scaled_length(int64_t in, double scale) {
+  const double length = static_cast<double>(in) * scale;
+  const double whole = std::nearbyint(length);
+  return std::abs(length - whole) < 2e-7 * std::max(whole, 1.0) ? whole : length;
 }
 
 ResizeSettings defaults() {
@@ -278,25 +283,51 @@ ResizeSettings parse_upsample(const Attrs& attrs) {
   return settings;
 }
 
+std::array<int64_t, kMaxRank> resized_shape(const ResizeSettings& settings, const Tensor& x, const Tensor& scales,
+                                            const Tensor& sizes) {
+  const std::vector<int> axes = resized_axes(settings, x);
+  const std::vector<double> factors = axis_scales(settings, axes, x, scales, sizes);
+  std::array<int64_t, kMaxRank> shape = x.shape;
+  for (size_t k = 0; k < axes.size(); ++k) {
+    int64_t& length = shape[static_cast<size_t>(axes[k])];
+    if (sizes.present() && settings.aspect_ratio == AspectRatio::kStretch) {
+      length = support::integer_at(sizes, static_cast<int64_t>(k));
+    } else {
+      const double exact = scaled_length(length, factors[k]);
+      require(exact < 1e15, "resize: an output axis is too long");
+      length = static_cast<int64_t>(std::floor(sizes.present() ? exact + 0.5 : exact));
+    }
+  }
+  return shape;
+}
+
 std::vector<AxisTable> plan_axes(const ResizeSettings& settings, const Tensor& x, const Tensor& roi,
                                  const Tensor& scales, const Tensor& sizes, const Tensor& y) {
-  support::require_rank(y, x.rank, "Y");
-  require(scales.present() != sizes.present(), "resize: exactly one of scales and sizes must be given");
-  std::vector<int> axes;
-  for (const int64_t axis : settings.axes) axes.push_back(support::normalize_axis(axis, x.rank));
-  if (axes.empty()) {
-    axes.resize(static_cast<size_t>(x.rank));
-    std::iota(axes.begin(), axes.end(), 0);
-  }
+  const std::vector<int> axes = resized_axes(settings, x);
+  const std::vector<double> factors = axis_scales(settings, axes, x, scales, sizes);
   const auto count = static_cast<int64_t>(axes.size());
-  const Tensor& factors = scales.present() ? scales : sizes;
-  support::require_shape(factors, {count}, scales.present() ? "scales" : "sizes");
-  std::vector<Axis> all = scaled_axes(settings, axes, x, scales, sizes, y);
-  if (settings.coordinates == Coordinates::kCropAndResize) {
+  const bool crop = settings.coordinates == Coordinates::kCropAndResize;
+  if (crop) {
     require(roi.present(), "resize: tf_crop_and_resize needs roi");
     support::require_shape(roi, {2 * count}, "roi");
-    for (int64_t k = 0; k < count; ++k) {
-      Axis& axis = all[static_cast<size_t>(axes[static_cast<size_t>(k)])];
+  }
+  support::require_rank(y, x.rank, "Y");
+  std::vector<Axis> all;
+  for (int i = 0; i < x.rank; ++i) {
+    const bool fixed = std::find(axes.begin(), axes.end(), i) == axes.end();
+    require(!fixed || x.dim(i) == y.dim(i), "resize: an axis that is not resized changes its length");
+    all.push_back({x.dim(i), y.dim(i), 1.0, static_cast<double>(x.dim(i)), 0.0, 1.0});
+  }
+  for (int64_t k = 0; k < count; ++k) {
+    Axis& axis = all[static_cast<size_t>(axes[static_cast<size_t>(k)])];
+    axis.scale = factors[static_cast<size_t>(k)];
+    axis.out_length = scaled_length(axis.in, axis.scale);
+    // One more or less is a matter of rounding, which a plan may have done differently.
+    if (!crop && std::abs(axis.out_length - static_cast<double>(axis.out)) > 1.0) {
+      fail("resize: axis " + std::to_string(axes[static_cast<size_t>(k)]) + " of the output has length " +
+           std::to_string(axis.out) + ", the scale says " + std::to_string(axis.out_length));
+    }
+    if (crop) {
       axis.roi_start = support::real_at(roi, k);
       axis.roi_end = support::real_at(roi, count + k);
     }

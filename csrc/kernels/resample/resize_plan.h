@@ -1,6 +1,7 @@
 // Where every output coordinate of a resized axis comes from: Resize's attributes and operands as tables.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -49,6 +50,10 @@ struct AxisTable {
 
   [[nodiscard]] bool is_outside(int64_t x) const { return !outside.empty() && outside[static_cast<size_t>(x)] != 0; }
 };
+
+// The shape of Y. Throws on operands that do not fit. One of scales and sizes is present.
+std::array<int64_t, kMaxRank> resized_shape(const ResizeSettings& settings, const Tensor& x, const Tensor& scales,
+                                            const Tensor& sizes);
 
 // One table an axis of x. Throws on operands that do not fit. One of scales and sizes is present.
 std::vector<AxisTable> plan_axes(const ResizeSettings& settings, const Tensor& x, const Tensor& roi,

@@ -56,7 +56,6 @@ class Dft final : public Kernel {
     const Tensor& x = operand(args.inputs, 0, "input");
     const Tensor length = support::optional_operand(args.inputs, 1);
     const Tensor axis_operand = support::optional_operand(args.inputs, 2);
-    const Tensor& y = support::result(args.outputs, 0, "output");
     require(x.rank >= 2, "dft: the input needs a signal axis and one for the parts of numbers");
     const int64_t parts = x.dim(-1);
     require(parts == 1 || parts == 2, "dft: the last axis of the input must be 1 (real) or 2 (complex)");
@@ -70,7 +69,8 @@ class Dft final : public Kernel {
     std::array<int64_t, kMaxRank> shape = x.shape;
     shape[static_cast<size_t>(axis)] = one_sided_ && !inverse_ ? n / 2 + 1 : n;
     shape[static_cast<size_t>(x.rank) - 1] = to_real ? 1 : 2;
-    support::require_shape(y, std::span<const int64_t>(shape.data(), static_cast<size_t>(x.rank)), "output");
+    const std::span<const int64_t> dims(shape.data(), static_cast<size_t>(x.rank));
+    const Tensor y = support::shaped_result(args, 0, dims, "output");
     support::require_dtype(y, x.dtype, "output");
     if (y.numel() == 0) return;
     support::visit_float(x.dtype, "dft",
@@ -119,7 +119,6 @@ class Stft final : public Kernel {
     const int64_t step = support::integer_scalar(operand(args.inputs, 1, "frame_step"), "frame_step");
     const Tensor window = support::optional_operand(args.inputs, 2);
     const Tensor length = support::optional_operand(args.inputs, 3);
-    const Tensor& y = support::result(args.outputs, 0, "output");
     require(x.rank == 3 && (x.dim(2) == 1 || x.dim(2) == 2), "stft: the signal must be [batch, length, 1 or 2]");
     int64_t n = x.dim(1);
     if (window.present()) n = window.numel();
@@ -131,7 +130,8 @@ class Stft final : public Kernel {
       support::require_dtype(window, x.dtype, "window");
     }
     const int64_t frames = (x.dim(1) - n) / step + 1;
-    support::require_shape(y, {x.dim(0), frames, one_sided_ ? n / 2 + 1 : n, 2}, "output");
+    const std::array<int64_t, 4> shape = {x.dim(0), frames, one_sided_ ? n / 2 + 1 : n, 2};
+    const Tensor y = support::shaped_result(args, 0, shape, "output");
     support::require_dtype(y, x.dtype, "output");
     support::visit_float(x.dtype, "stft", [&](auto tag) {
       transform<typename decltype(tag)::Type>(x, window, y, n, step, args.parallel);

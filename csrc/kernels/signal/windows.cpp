@@ -1,5 +1,6 @@
 // The step kernels hann_window, hamming_window, blackman_window and mel_weight_matrix.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <memory>
 #include <numbers>
@@ -35,8 +36,8 @@ class Window final : public Kernel {
 
   void run(KernelArgs& args) const override {
     const int64_t size = support::integer_scalar(operand(args.inputs, 0, "size"), "size");
-    const Tensor& out = support::result(args.outputs, 0, "output");
-    support::require_shape(out, {size}, "output");
+    require(size >= 0, "a window: the size is negative");
+    const Tensor out = support::shaped_result(args, 0, std::span<const int64_t>(&size, 1), "output");
     const auto period = static_cast<double>(periodic_ ? size : size - 1);
     std::vector<double> values;
     for (int64_t i = 0; i < size; ++i) {
@@ -60,10 +61,10 @@ class MelWeightMatrix final : public Kernel {
     const int64_t rate = support::integer_scalar(operand(args.inputs, 2, "sample_rate"), "sample_rate");
     const double low = support::real_scalar(operand(args.inputs, 3, "lower_edge_hertz"), "lower_edge_hertz");
     const double high = support::real_scalar(operand(args.inputs, 4, "upper_edge_hertz"), "upper_edge_hertz");
-    const Tensor& out = support::result(args.outputs, 0, "output");
     require(bins >= 0 && length >= 0 && rate > 0, "mel_weight_matrix: a size is negative or the rate is not positive");
     const int64_t rows = length / 2 + 1;
-    support::require_shape(out, {rows, bins}, "output");
+    const std::array<int64_t, 2> shape = {rows, bins};
+    const Tensor out = support::shaped_result(args, 0, shape, "output");
     // Edges of the triangles, equally spaced in mel, as rows of the spectrum.
     const auto mel = [](double hertz) { return 2595 * std::log10(1 + hertz / 700); };
     const double step = (mel(high) - mel(low)) / static_cast<double>(bins + 2);

@@ -1,5 +1,6 @@
 // The step kernel top_k. Of equal values the one with the lower index comes first; NaN counts as the largest.
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <limits>
 #include <memory>
@@ -14,7 +15,6 @@ namespace {
 
 using support::operand;
 using support::require;
-using support::result;
 
 // A value and where it is, ordered so that better is larger.
 struct Wide {
@@ -68,17 +68,17 @@ class TopK final : public Kernel {
 
   void run(KernelArgs& args) const override {
     const Tensor& x = operand(args.inputs, 0, "X");
-    const Tensor& values = result(args.outputs, 0, "Values");
-    const Tensor indices = support::optional_result(args.outputs, 1);
     const int axis = support::normalize_axis(axis_, x.rank);
     const int64_t k = support::integer_scalar(operand(args.inputs, 1, "K"), "K");
     require(k >= 0 && k <= x.dim(axis), "top_k: K is negative or larger than the axis");
-    Tensor expected = x;
-    expected.shape[static_cast<size_t>(axis)] = k;
-    support::require_same_shape(values, expected, "Values");
+    std::array<int64_t, kMaxRank> shape = x.shape;
+    shape[static_cast<size_t>(axis)] = k;
+    const std::span<const int64_t> dims(shape.data(), static_cast<size_t>(x.rank));
+    const Tensor values = support::shaped_result(args, 0, dims, "Values");
     support::require_dtype(values, x.dtype, "Values");
+    Tensor indices = support::optional_result(args.outputs, 1);
     if (indices.present()) {
-      support::require_same_shape(indices, expected, "Indices");
+      indices = support::shaped_result(args, 1, dims, "Indices");
       support::require_dtype(indices, DType::kI64, "Indices");
     }
     if (values.numel() == 0) return;

@@ -44,6 +44,20 @@ Tensor optional_result(std::span<const Tensor> outputs, size_t index) {
   return index < outputs.size() ? outputs[index] : Tensor{};
 }
 
+bool shape_is_known(const Tensor& output) {
+  for (int i = 0; i < output.rank; ++i) {
+    if (output.dim(i) < 0) return false;
+  }
+  return output.data != nullptr || output.numel() == 0;
+}
+
+const Tensor& shaped_result(KernelArgs& args, size_t index, std::span<const int64_t> shape, const char* what) {
+  const Tensor& planned = result(args.outputs, index, what);
+  if (!shape_is_known(planned)) return args.allocator.allocate(static_cast<int>(index), shape);
+  require_shape(planned, shape, what);
+  return planned;
+}
+
 int normalize_axis(int64_t axis, int rank) {
   if (axis < -rank || axis >= rank) {
     fail("axis " + std::to_string(axis) + " is out of range for rank " + std::to_string(rank));

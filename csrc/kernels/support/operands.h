@@ -29,6 +29,11 @@ Tensor& result(std::span<Tensor> outputs, size_t index, const char* what);
 Tensor optional_operand(std::span<const Tensor> inputs, size_t index);
 Tensor optional_result(std::span<const Tensor> outputs, size_t index);
 
+// Output `index`, of a shape that only the operands' values tell: allocated when the plan could not know it,
+// checked against the plan otherwise.
+[[nodiscard]] bool shape_is_known(const Tensor& output);
+const Tensor& shaped_result(KernelArgs& args, size_t index, std::span<const int64_t> shape, const char* what);
+
 // axis in [-rank, rank) to [0, rank); throws otherwise.
 int normalize_axis(int64_t axis, int rank);
 
