@@ -1,6 +1,6 @@
 """Types made more special: what follows from a value whose type is now known better.
 
-A branch of an If that turns out not to fit is replaced by a note of why it cannot run.
+A branch or a loop's body that turns out not to fit is replaced by a note of why it cannot run.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from graphopt.errors import OperandError
-from graphopt.ir import Dim, Graph, Node, TensorType, Type, Value, symbols
+from graphopt.ir import Dim, Graph, Node, TensorType, Trait, Type, Value, symbols
 from graphopt.ops.control import make_impossible
 
 __all__ = ["refine"]
@@ -41,9 +41,9 @@ class _Refiner:
         try:
             self.graph(region)
         except OperandError as error:
-            # The body of a loop may run no times at all: it stays as it is.
-            if not node.is_a("If"):
-                return False
+            # A branch need not be taken, and a loop may run no times at all.
+            if not node.op.has(Trait.CONTROL_FLOW):
+                raise
             make_impossible(region, str(error), node.origin)
             return True
         return any(value in self.changed for value in region.outputs)

@@ -66,7 +66,7 @@ class LowerNative(Pass):
         for node in graph:
             for region in node.regions if node.op is not GROUP else ():
                 changed |= self.run(region, ctx)
-                changed |= node.is_a("If") and _lower_impossible(node, region, ctx, self.name)
+                changed |= _lower_impossible(node, region, ctx, self.name)
             if refusal(node) is not None:
                 continue
             new = graph.add(
@@ -86,14 +86,17 @@ class LowerNative(Pass):
 
 
 def _lower_impossible(owner: Node, region: Graph, ctx: PassContext, pass_name: str) -> bool:
-    """A branch that cannot run becomes a step that says why, with outputs of the If's types."""
+    """A region that cannot run becomes a step that says why.
+
+    The outputs of a branch are of the types of the If's, which are those of the other branch.
+    """
     for node in region:
         if node.op is IMPOSSIBLE:
             new = region.add(
                 native("fail"),
                 [],
                 {"reason": node.attr("reason")},
-                types=[v.type for v in owner.outputs],
+                types=[v.type for v in (owner if owner.is_a("If") else node).outputs],
                 names=[v.name for v in node.outputs],
                 origin=node.origin,
                 before=node,
