@@ -158,11 +158,12 @@ def _fmod(e: Emitter, expr: Expr, x: list[Val]) -> Val:
     rest = select(crossed, rest + intrinsic("copysign", size, a), rest)
     rest = intrinsic("copysign", rest, a)
     finite = intrinsic("fabs", a) < math.inf
-    return select(size.eq(math.inf) & finite, a, rest).cast(x[0].type)
+    return convert(e, select(size.eq(math.inf) & finite, a, rest), x[0].type)
 
 
 def _pow(e: Emitter, expr: Expr, x: list[Val]) -> Val:
-    return vmath64.power(e, x[0].cast("float64"), x[1].cast("float64")).cast(x[0].type)
+    power = vmath64.power(e, x[0].cast("float64"), x[1].cast("float64"))
+    return convert(e, power, x[0].type)
 
 
 def _ipow(e: Emitter, expr: Expr, x: list[Val]) -> Val:
