@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphopt.codegen import coord as coords
 from graphopt.codegen.coord import Coord, const
-from graphopt.codegen.expr import Expr, Refusal
+from graphopt.codegen.expr import Expr, Refusal, compute_type
 from graphopt.ir import Dim, Node, Value, dim_max, dim_min, product
 from graphopt.ir.dim import is_nonnegative
 
@@ -269,9 +269,8 @@ def _concat(trace: Trace, node: Node, value: Value, index: Index) -> Expr:
             position = trace.builder.index(index[axis])
             inside_piece = trace.builder.binary("lt", position, trace.count(offset + size))
             result = trace.builder.select(inside_piece, item, result)
-    if result is None:
-        raise Refusal("a Concat of nothing")
-    return result
+    # With no element there is none to compute.
+    return _zero(trace, value) if result is None else result
 
 
 def _shifted(index: Index, axis: int, offset: Dim) -> Index:
@@ -330,9 +329,12 @@ def _filling(trace: Trace, node: Node, source: Value) -> Expr:
     filling = node.input(2)
     if filling is not None:
         return trace.value(filling, (const(0),) * len(trace.shape(filling)))
-    from graphopt.codegen.expr import compute_type
+    return _zero(trace, source)
 
-    type = compute_type(source.tensor.dtype)
+
+def _zero(trace: Trace, like: Value) -> Expr:
+    """A zero of the type of ``like``."""
+    type = compute_type(like.tensor.dtype)
     if type.startswith("raw"):
         return trace.builder.node("const", type, (), 0)
     return trace.builder.const(0, type)
@@ -474,8 +476,6 @@ def _constant_of_shape(trace: Trace, node: Node, value: Value, index: Index) -> 
     if constant is None:
         return trace.builder.const(0.0, "float32")
     item = constant.array.reshape(-1)[0]
-    from graphopt.codegen.expr import compute_type
-
     type = compute_type(constant.type.dtype)
     if type.startswith("raw"):
         raise Refusal(f"filling with {constant.type.dtype} is not generated")
@@ -484,8 +484,6 @@ def _constant_of_shape(trace: Trace, node: Node, value: Value, index: Index) -> 
 
 @_op("EyeLike")
 def _eye(trace: Trace, node: Node, value: Value, index: Index) -> Expr:
-    from graphopt.codegen.expr import compute_type
-
     b = trace.builder
     type = compute_type(value.tensor.dtype)
     distance = b.index(index[1] - index[0])

@@ -185,10 +185,13 @@ def _reduce_integers(trace: Trace, name: str, x: Expr, space: RowSpace) -> Expr:
 
 def _reduce_floats(trace: Trace, name: str, x: Expr, space: RowSpace) -> Expr:
     b = trace.builder
-    if name in ("Sum", "Prod", "Max", "Min"):
+    if name in ("Sum", "Mean"):
+        # In double: a long row summed in order is off by its length in roundings, and models that
+        # write a variance as E[x*x] - E[x]**2 magnify that by orders.
+        total = b.convert(b.reduce("sum", b.convert(x, "float64")), x.type)
+        return total if name == "Sum" else total / _size(trace, space.count, x.type)
+    if name in ("Prod", "Max", "Min"):
         return b.reduce(name.lower(), x)
-    if name == "Mean":
-        return b.reduce("sum", x) / _size(trace, space.count, x.type)
     if name == "L1":
         return b.reduce("sum", b.unary("abs", x))
     if name == "SumSquare":

@@ -370,9 +370,10 @@ class Emitter:
         if mask is not None:
             target = _prim(_name(buffer.type, lanes))
             expr = _call(target, "masked_load", buffer.handle, index, mask.expr)
-        else:
-            expr = tirx.BufferLoad(buffer.handle, [index])
-        return Val(expr, buffer.type, lanes)
+            # Hidden, or LLVM folds the load into an instruction under the same mask and, when that
+            # does not suit its registers, unfolds it again: into a load without a mask.
+            return opaque(Val(expr, buffer.type, lanes))
+        return Val(tirx.BufferLoad(buffer.handle, [index]), buffer.type, lanes)
 
     def prefetch(self, buffer: Buffer, offset: Val) -> None:
         """Asks for the cache line of an element, which need not exist."""

@@ -96,6 +96,18 @@ def test_reduction_types(op: str, dtype: DType, tmp_path: Path) -> None:
     check(graph, [x], tmp_path, rtol=rtol)
 
 
+def test_masked_tails_read_nothing_outside(tmp_path: Path) -> None:
+    """A short row of a symbolic reduction, at the end of memory, under one mask throughout."""
+    n = sym("N")
+
+    def make(b: Builder, x: Value, y: Value) -> Value:
+        return b.ReduceMean(b.Add(b.Mul(x, np.float32(0)), y), np.array([1], np.int64))
+
+    graph = body([(2, n), (1,)], make)
+    for size in (1, 5, 16, 17, 40, 65):
+        check(graph, data((2, size), (1,)), tmp_path, env={"N": size})
+
+
 def test_nan_wins_in_extremes(tmp_path: Path) -> None:
     x = data((6, 50))[0]
     x[1, 3] = x[2, 49] = x[4, 0] = np.nan
