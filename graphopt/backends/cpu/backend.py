@@ -13,7 +13,7 @@ from graphopt.backends.cpu.lower_attention import LowerAttention
 from graphopt.backends.cpu.lower_dense import LowerDense
 from graphopt.backends.cpu.lower_native import LowerNative, refusal
 from graphopt.backends.cpu.lower_views import LowerViews
-from graphopt.backends.cpu.ops import DOMAIN
+from graphopt.backends.cpu.ops import CONTROL_FLOW, DOMAIN, plan_regions
 from graphopt.backends.plan import PlanBuilder, symbols_of
 from graphopt.errors import OptionError
 from graphopt.ir import DType, Graph, Node, TensorType, Value, symbols
@@ -24,7 +24,6 @@ __all__ = ["LEVELS", "CpuBackend"]
 
 # ISA levels of generated code by their short names.
 LEVELS = {"v2": "x86-64-v2", "v3": "x86-64-v3", "v4": "x86-64-v4"}
-_CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 
 
 class CpuBackend(Backend):
@@ -59,7 +58,7 @@ class CpuBackend(Backend):
 
     def supports(self, node: Node, target: Target) -> Refusal | None:
         """Asks by lowering a graph of this node alone."""
-        if node.op.domain == DOMAIN or node.is_a("If") or node.op.name in _CONTROL_FLOW:
+        if node.op.domain == DOMAIN or node.is_a("If") or node.op.name in CONTROL_FLOW:
             return None
         if classify(node) is not None:
             return None
@@ -130,13 +129,12 @@ def _steps(graph: Graph) -> Iterator[Node]:
     """Nodes that become steps: those of control flow regions too, not those inside groups."""
     for node in graph:
         yield node
-        if node.op.domain != DOMAIN:
-            for region in node.regions:
-                yield from _steps(region)
+        for region in plan_regions(node):
+            yield from _steps(region)
 
 
 def _hosted(node: Node) -> bool:
-    return node.op.domain != DOMAIN and node.op.name not in _CONTROL_FLOW
+    return node.op.domain != DOMAIN and node.op.name not in CONTROL_FLOW
 
 
 def _values(graph: Graph) -> Iterator[Value]:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphopt.backends.cpu.ops import DOMAIN
+from graphopt.backends.cpu.ops import DOMAIN, plan_regions
 from graphopt.ir import Builder, DType, Graph, Node, Value
 from graphopt.rewrite import Pass, PassContext, record_edit
 
@@ -36,7 +36,7 @@ class FuseEpilogue(Pass):
         """True when something was fused."""
         changed = False
         for node in graph:
-            for region in node.regions:
+            for region in plan_regions(node):
                 changed |= self.run(region, ctx)
             if node.op.domain:
                 continue

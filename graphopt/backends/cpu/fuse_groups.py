@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graphopt.backends.cpu.ops import DOMAIN, GROUP
+from graphopt.backends.cpu.ops import GROUP, plan_regions
 from graphopt.backends.cpu.partition import Partition, Unit
 from graphopt.backends.plan import bound_symbols, new_symbols
 from graphopt.ir import Graph, Node, TensorType, Trait, Value
@@ -89,7 +89,7 @@ class FuseGroups(Pass):
         changed = False
         late: set[Node] = set()  # generated code cannot tell the run a size that it computes
         for node in graph:
-            for region in node.regions if node.op.domain != DOMAIN else ():
+            for region in plan_regions(node):
                 changed |= self._run(region, ctx, bound | bound_symbols(region))
             fresh = new_symbols(node, bound)
             bound |= fresh

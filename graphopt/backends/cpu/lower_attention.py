@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from graphopt.backends.cpu.ops import native
+from graphopt.backends.cpu.ops import native, plan_regions
 from graphopt.ir import Builder, Dim, DType, Graph, Node, TensorType, Value
 from graphopt.ops.fused import ATTENTION
 from graphopt.rewrite import Pass, PassContext, Refusal, record_edit
@@ -29,7 +29,7 @@ class LowerAttention(Pass):
         """True when a node was lowered."""
         changed = False
         for node in graph:
-            for region in node.regions:
+            for region in plan_regions(node):
                 changed |= self.run(region, ctx)
             if attention_refusal(node) is not None:
                 continue

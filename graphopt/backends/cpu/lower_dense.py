@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphopt.backends.cpu.ops import DOMAIN, VIEW, native
+from graphopt.backends.cpu.ops import DOMAIN, VIEW, native, plan_regions
 from graphopt.ir import (
     Builder,
     Constant,
@@ -64,7 +64,7 @@ class LowerDense(Pass):
         """True when a node was lowered."""
         changed = False
         for node in graph:
-            for region in node.regions:
+            for region in plan_regions(node):
                 changed |= self.run(region, ctx)
             handler = _HANDLERS.get(node.op.name) if not node.op.domain else None
             if handler is None:

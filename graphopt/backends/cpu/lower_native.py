@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from graphopt.backends.cpu.ops import GROUP, native
+from graphopt.backends.cpu.ops import native, plan_regions
 from graphopt.ir import Constant, DType, Graph, Node, TensorType, Type
 from graphopt.ops.control import IMPOSSIBLE
 from graphopt.rewrite import Pass, PassContext, record_edit
@@ -64,7 +64,7 @@ class LowerNative(Pass):
         """True when a node was lowered."""
         changed = False
         for node in graph:
-            for region in node.regions if node.op is not GROUP else ():
+            for region in plan_regions(node):
                 changed |= self.run(region, ctx)
                 changed |= _lower_impossible(node, region, ctx, self.name)
             if refusal(node) is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graphopt.backends.cpu.ops import DOMAIN, SHAPE, VIEW
+from graphopt.backends.cpu.ops import DOMAIN, SHAPE, VIEW, plan_regions
 from graphopt.backends.plan import bound_symbols, new_symbols
 from graphopt.ir import DType, Graph, Node, TensorType, Value, static_shape, symbols
 from graphopt.passes.sink_transposes import is_view
@@ -36,7 +36,7 @@ class LowerViews(Pass):
     def _run(self, graph: Graph, ctx: PassContext, bound: set[str]) -> bool:
         changed = False
         for node in graph:
-            for region in node.regions:
+            for region in plan_regions(node):
                 changed |= self._run(region, ctx, bound | bound_symbols(region))
             fresh = new_symbols(node, bound)
             bound |= fresh

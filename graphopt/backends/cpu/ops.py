@@ -10,15 +10,26 @@ from __future__ import annotations
 
 from functools import cache
 
-from graphopt.ir import OpDef
+from graphopt.ir import Graph, Node, OpDef
 
-__all__ = ["DOMAIN", "GROUP", "SHAPE", "VIEW", "native"]
+__all__ = ["CONTROL_FLOW", "DOMAIN", "GROUP", "SHAPE", "VIEW", "native", "plan_regions"]
 
 DOMAIN = "graphopt.cpu"
 
 VIEW = OpDef("view", DOMAIN, inputs=("X",))
 SHAPE = OpDef("shape", DOMAIN)
 GROUP = OpDef("group", DOMAIN, inputs=("operands*",), outputs=("results*",))
+# Ops whose regions the plan runs.
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
+
+
+def plan_regions(node: Node) -> tuple[Graph, ...]:
+    """Regions of ``node`` whose nodes are steps of the plan.
+
+    Those of a group are its own business; those of any other op belong to the interpreter, which
+    runs that node whole and knows nothing of lowered ops.
+    """
+    return node.regions if not node.op.domain and node.op.name in CONTROL_FLOW else ()
 
 
 @cache
