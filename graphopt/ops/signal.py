@@ -56,11 +56,13 @@ def _infer_dft(ctx: InferContext) -> Type:
     if axis == rank - 1:
         ctx.fail("the last axis holds real and imaginary parts: it has no transform")
     size = data.shape[axis]
-    length = 2 * (size - 1) if inverse and onesided else size
+    length: Dim | None = 2 * (size - 1) if inverse and onesided else size
     if ctx.has(1):
-        given = _scalar(ctx, 1)
-        length = ctx.fresh("dft") if given is None else given
-    out = length // 2 + 1 if onesided and not inverse else length
+        length = _scalar(ctx, 1)
+    if length is None:
+        out = ctx.fresh("dft")
+    else:
+        out = length // 2 + 1 if onesided and not inverse else length
     shape = list(data.shape)
     shape[axis], shape[-1] = out, last
     return TensorType(data.dtype, tuple(shape))
@@ -94,22 +96,28 @@ def _infer_stft(ctx: InferContext) -> Type:
         ctx.fail(f"its signal must have 3 axes, not {len(data.shape)}")
     batch, size, parts = data.shape
     window = ctx.shape(2) if ctx.has(2) else None
-    length: Dim = size if not ctx.has(2) and window is None else ctx.fresh("frame")
-    if window is not None:
-        length = window[0]
+    # None: only the run knows.
+    length: Dim | None = size
+    if ctx.has(2):
+        length = None if window is None else window[0]
     if ctx.has(3):
         given = _scalar(ctx, 3)
-        if given is not None:
-            if window is not None:
-                require_equal(ctx, given, length, "window and frame_length differ")
+        if given is not None and window is not None:
+            require_equal(ctx, given, window[0], "window and frame_length differ")
+        if given is not None or window is None:
             length = given
-        elif window is None:
-            length = ctx.fresh("frame")
     step = _scalar(ctx, 1)
-    frames = ctx.fresh("frames") if step is None else (size - length) // step + 1
     if ctx.attr("onesided") and parts == 2:
         ctx.fail("a complex signal has no one-sided spectrum: set onesided to 0")
-    bins = length // 2 + 1 if ctx.attr("onesided") else length
+    # Each axis that only the run knows has a symbol of its own, which can be read off the output.
+    if step is None or length is None:
+        frames = ctx.fresh("frames")
+    else:
+        frames = (size - length) // step + 1
+    if length is None:
+        bins = ctx.fresh("bins")
+    else:
+        bins = length // 2 + 1 if ctx.attr("onesided") else length
     return TensorType(data.dtype, (batch, frames, bins, 2))
 
 
