@@ -96,7 +96,8 @@ class Artifact:
                 members = dict(_read_members(file, data))
         except OSError as error:
             raise ArtifactError(f"cannot read '{path}': {error.strerror or error}") from error
-        except (zipfile.BadZipFile, ValueError, KeyError, struct.error) as error:
+        except (zipfile.BadZipFile, ValueError, LookupError, RuntimeError, struct.error) as error:
+            # RuntimeError: what zipfile says of archives of later versions and of encrypted ones.
             raise ArtifactError(
                 f"cannot read '{path}': the artifact is damaged: {error}"
             ) from error

@@ -103,6 +103,11 @@ class Session:
             self._program = _native.Program(source, threads or 0, host)
         except _native.NativeError as error:
             raise ArtifactError(str(error)) from None
+        except UnicodeDecodeError:  # of the message, which quotes the file
+            where = "the artifact" if isinstance(source, bytes) else f"'{os.fspath(source)}'"
+            raise ArtifactError(
+                f"cannot load {where}: the artifact is damaged: a name in it is not UTF-8"
+            ) from None
         host.texts = self._program.host_nodes
         _require_types(self._program.inputs + self._program.outputs)
         self._path = None if isinstance(source, bytes) else source
