@@ -113,12 +113,15 @@ def fit_inputs(graph: Graph, inputs: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in known.items():
         if name not in inputs:
             raise InputError(f"input '{name}' is missing; expected {value.type}")
-        if isinstance(value.type, TensorType):
+    tensors = {n: v for n, v in known.items() if isinstance(v.type, TensorType)}
+    for _ in range(2):  # sizes that stand alone first, then those that are computed from them
+        for name, value in tensors.items():
             _fit(value, np.asarray(inputs[name]), sizes)
     return dict(inputs)
 
 
 def _fit(value: Value, array: np.ndarray[Any, Any], sizes: dict[str, int]) -> None:
+    """Checks one input, as far as ``sizes`` are known; adds the sizes of its symbols."""
     type = value.tensor
     given = f"input '{value.name}': expected {type}, got {array.dtype}{list(array.shape)}"
     if type.dtype is not DType.STRING and array.dtype != type.dtype.numpy:
@@ -132,6 +135,8 @@ def _fit(value: Value, array: np.ndarray[Any, Any], sizes: dict[str, int]) -> No
             wanted = dim
         elif dim.is_symbol:
             wanted = sizes.setdefault(str(dim), size)
+        elif symbols(dim) <= sizes.keys():
+            wanted = evaluate(dim, sizes)
         else:
             continue
         if wanted != size:
