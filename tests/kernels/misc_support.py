@@ -17,6 +17,7 @@ from graphopt import _native
 DATA_DEPENDENT = {"NonZero", "Unique", "Compress", "NonMaxSuppression"}
 
 SPELLED = {
+    "Col2Im": "col2im",
     "DFT": "dft",
     "STFT": "stft",
     "LSTM": "lstm",

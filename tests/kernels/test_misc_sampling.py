@@ -1,4 +1,4 @@
-"""grid_sample, roi_align and max_roi_pool against onnx's cases and onnxruntime."""
+"""Sampling, folding and unpooling against onnx's cases, onnxruntime and numpy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from misc_support import (
     run_node,
 )
 
-CASES = [(op, case) for op in ("GridSample", "RoiAlign") for case in backend_cases()[op]]
+OPS = ["GridSample", "RoiAlign", "Col2Im", "MaxUnpool", "DeformConv", "AffineGrid"]
+CASES = [(op, case) for op in OPS for case in backend_cases()[op]]
 
 
 @pytest.mark.parametrize(("op", "case"), CASES, ids=[case.name for _, case in CASES])
@@ -115,7 +116,49 @@ def test_max_roi_pool() -> None:
     assert_close(got, expected)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.int32])
+def test_col2im_is_the_transpose_of_im2col(dtype: Any) -> None:
+    attrs = {"strides": [2, 1], "dilations": [1, 2], "pads": [1, 0, 0, 2]}
+    image, block = [6, 7], [3, 2]
+    places = np.full((6 + 1, 7 + 2), -1)
+    places[1:, :7] = np.arange(42).reshape(6, 7)
+    steps = [(7 - 3) // 2 + 1, 9 - 3 + 1]
+    columns = np.random.default_rng(0).integers(-9, 9, (2, 3 * 6, steps[0] * steps[1]))
+    expected = np.zeros((2, 3, 42))
+    for tap in np.ndindex(*block):
+        for at in np.ndindex(*steps):
+            place = places[at[0] * 2 + tap[0], at[1] + 2 * tap[1]]
+            if place >= 0:
+                values = columns.reshape(2, 3, 3, 2, *steps)[:, :, tap[0], tap[1], at[0], at[1]]
+                expected[:, :, place] += values
+    inputs = [columns.astype(dtype), np.array(image), np.array(block)]
+    for output in (None, [2, 3, 6, 7]):
+        (got,) = run("Col2Im", inputs, [(np.dtype(dtype).name, output)], threads=2, **attrs)
+        np.testing.assert_array_equal(got, expected.reshape(2, 3, 6, 7).astype(dtype))
+
+
+def test_deform_conv_without_offsets_is_a_convolution() -> None:
+    x, w = values(2, 4, 7, 6), values(6, 2, 3, 2, seed=1)
+    attrs = {"strides": [2, 1], "dilations": [1, 2], "pads": [1, 0, 1, 1], "group": 2}
+    bias = values(6, seed=2)
+    (expected,) = onnxruntime_result("Conv", [x, w, bias], opset=13, **attrs)
+    offset = np.zeros((2, 2 * 6 * 2, *expected.shape[2:]), np.float32)
+    mask = np.full((2, 2 * 6, *expected.shape[2:]), 0.5, np.float32)
+    inputs = [x * 2, w, offset, bias, mask]
+    (got,) = run("DeformConv", inputs, [like(expected)], threads=2, offset_group=2, **attrs)
+    assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_max_unpool_inverts_max_pool() -> None:
+    x = values(1, 2, 6, 8)
+    attrs = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    pooled, indices = onnxruntime_result("MaxPool", [x], 2, 12, **attrs)
+    (got,) = run("MaxUnpool", [pooled, indices], [("float32", [1, 2, 6, 8])], **attrs)
+    np.testing.assert_array_equal(got, np.where(np.isin(x, pooled), x, 0))
+
+
 X = np.zeros((2, 1, 4, 4), np.float32)
+TWO = {"kernel_shape": [2, 2]}
 BOX = np.array([[0, 0, 2, 2]], np.float32)
 
 
@@ -131,6 +174,12 @@ BOX = np.array([[0, 0, 2, 2]], np.float32)
         ("RoiAlign", [X, BOX * 1e9, np.array([0])], [1, 1, 1, 1], {}, "too large"),
         ("MaxRoiPool", [X, np.full((1, 5), 9, np.float32)], [1, 1, 1, 1], {"pooled_shape": [1, 1]},
          "batch index"),
+        ("Col2Im", [X[0], np.array([4, 4]), np.array([3, 3])], [1, 1, 4, 4], {}, "does not fit"),
+        ("Col2Im", [X[0], np.array([4, 0]), np.array([2, 2])], [1, 1, 4, 0], {}, "positive"),
+        ("MaxUnpool", [X, np.full(X.shape, 50)], [2, 1, 5, 5], TWO, "index 50"),
+        ("MaxUnpool", [X, np.full(X.shape, -1)], [2, 1, 5, 5], TWO, "index -1"),
+        ("DeformConv", [X, X[:, :, :2, :2], X], [2, 2, 3, 3], {}, "offset"),
+        ("AffineGrid", [X[0], np.array([1, 1, 2, 2])], [1, 2, 2, 2], {}, "theta"),
         ("MaxRoiPool", [X, np.full((1, 5), np.nan, np.float32)], [1, 1, 1, 1],
          {"pooled_shape": [1, 1]}, "batch index"),
     ],
