@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import graphopt.ops  # noqa: F401  (the parser finds ops there)
 from graphopt.errors import ModelError, ParseError
 from graphopt.ir import (
     Constant,
