@@ -75,10 +75,10 @@ class IntMatmul : public Kernel {
   }
 
  protected:
-  // emit(output matrix, row, first column, columns, sums)
+  // emit(output matrix, row, first column, columns, sums, scales of the columns)
   template <class Emit>
   static void multiply(KernelArgs& args, const Tensor& a, const Tensor& b, const Stacks& s, const PerLine& zero_a,
-                       const PerLine& zero_b, Emit&& emit) {
+                       const PerLine& zero_b, const PerLine& scale_b, Emit&& emit) {
     if (s.batches * s.m * s.n == 0) return;
     auto* memory = static_cast<std::byte*>(args.workspace);
     auto* rows = reinterpret_cast<int16_t*>(memory);
@@ -108,9 +108,11 @@ class IntMatmul : public Kernel {
               const int64_t count = std::min(kIntColumns, s.n - first);
               const int64_t from_b = s.source(batch, s.step_b);
               fill_panel(b.ptr<const T>() + from_b * s.k * s.n, s, from_b, first, count, zero_b, scratch.panel);
+              float scales[kIntColumns];
+              for (int64_t c = 0; c < count; ++c) scales[c] = scale_b.real(from_b, first + c);
               const IntRows left{rows + s.source(batch, s.step_a) * s.m * width, s.m, s.k};
               multiply_panel(left, scratch,
-                             [&](int64_t row, const int32_t* sums) { emit(batch, row, first, count, sums); });
+                             [&](int64_t row, const int32_t* sums) { emit(batch, row, first, count, sums, scales); });
             }
           });
     });
@@ -146,8 +148,8 @@ class MatmulInteger final : public IntMatmul {
     const PerLine zero_a(support::optional_operand(args.inputs, 2), s.m, s.batches_a, "a_zero_point");
     const PerLine zero_b(support::optional_operand(args.inputs, 3), s.n, s.batches_b, "b_zero_point");
     auto* to = y.ptr<int32_t>();
-    multiply(args, a, b, s, zero_a, zero_b,
-             [&](int64_t batch, int64_t row, int64_t first, int64_t count, const int32_t* sums) {
+    multiply(args, a, b, s, zero_a, zero_b, PerLine({}, s.n, 1, ""),
+             [&](int64_t batch, int64_t row, int64_t first, int64_t count, const int32_t* sums, const float*) {
                std::copy_n(sums, count, to + (batch * s.m + row) * s.n + first);
              });
   }
@@ -168,15 +170,14 @@ class QLinearMatmul final : public IntMatmul {
     const PerLine zero_y(support::optional_operand(args.inputs, 7), s.m, s.batches, "y_zero_point");
     visit_byte(y.dtype, "y", [&](auto tag) {
       using T = typename decltype(tag)::Type;
-      multiply(args, a, b, s, zero_a, zero_b,
-               [&](int64_t batch, int64_t row, int64_t first, int64_t count, const int32_t* sums) {
-                 const int64_t from_a = s.source(batch, s.step_a);
-                 const int64_t from_b = s.source(batch, s.step_b);
+      multiply(args, a, b, s, zero_a, zero_b, scale_b,
+               [&](int64_t batch, int64_t row, int64_t first, int64_t count, const int32_t* sums, const float* scales) {
+                 const float scale_of_row = scale_a.real(s.source(batch, s.step_a), row);
+                 const float scale_out = scale_y.real(batch, row);
+                 const int32_t zero_out = zero_y.integer(batch, row);
                  T* to = y.ptr<T>() + (batch * s.m + row) * s.n + first;
                  for (int64_t c = 0; c < count; ++c) {
-                   const float factor =
-                       scale_a.real(from_a, row) * scale_b.real(from_b, first + c) / scale_y.real(batch, row);
-                   to[c] = requantize<T>(sums[c], factor, zero_y.integer(batch, row));
+                   to[c] = requantize<T>(sums[c], scale_of_row * scales[c] / scale_out, zero_out);
                  }
                });
     });
