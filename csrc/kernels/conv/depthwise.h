@@ -1,4 +1,4 @@
-// The depthwise micro-kernel: one line of outputs of a convolution that keeps channels, or groups of a
+// The depthwise micro-kernel: some lines of outputs of a convolution that keeps channels, or groups of a
 // few channels, apart.
 #pragma once
 
@@ -7,11 +7,14 @@
 namespace graphopt {
 
 // Everything channels-last. The input lines that a line of outputs sees are given by pointer, without
-// those in the padding.
-struct DepthwiseLine {
-  const float* const* lines;  // first position, first channel
-  const int64_t* taps;        // of each line: where its weights begin in a panel
-  int64_t line_count;
+// those in the padding. All lines of one vector of channels are done before the next one, so that every
+// input comes to L1 once.
+struct DepthwiseLines {
+  int64_t count;
+  const int64_t* line_begin;   // of each line of outputs and behind the last: its first entry in the next two
+  const float* const* lines;   // input lines: first position, first channel
+  const int64_t* taps;         // and where their weights begin in a panel
+  int64_t y_step;              // floats from a line of outputs to the next one
   int64_t columns_in;
   const float* weights;  // panels [taps][group size][16]
   int64_t panel;         // floats from a panel to the next one
@@ -33,7 +36,7 @@ struct DepthwiseLine {
 };
 
 struct ConvKernels {
-  void (*depthwise_line)(const DepthwiseLine& line);
+  void (*depthwise)(const DepthwiseLines& lines);
 };
 
 }  // namespace graphopt

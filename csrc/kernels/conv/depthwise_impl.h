@@ -12,17 +12,16 @@ namespace {
 constexpr int kColumns = 7;  // outputs of a tile: divides the widths of most image networks
 
 // kColumns outputs of one vector of channels. Kernel and Stride 0: read at run time. Checked: inputs or
-// outputs of the tile may lie outside the line, lanes may lie behind the channels.
-template <int Group, int Kernel, int Stride, bool Checked>
-void depthwise_tile(const DepthwiseLine& l, int64_t column, int64_t channel, int64_t lanes, const float* weights) {
+// outputs of the tile may lie outside the line. Masked: lanes may lie behind the channels.
+template <int Group, int Kernel, int Stride, bool Checked, bool Masked>
+void depthwise_tile(const DepthwiseLines& l, int64_t line, int64_t column, int64_t channel, int64_t lanes, const float* weights) {
   using F = Simd::F;
-  const auto load = [lanes](const float* p) GRAPHOPT_INLINE_LAMBDA { return Checked ? Simd::load_n(p, lanes) : Simd::load(p); };
+  const auto load = [lanes](const float* p) GRAPHOPT_INLINE_LAMBDA { return Masked ? Simd::load_n(p, lanes) : Simd::load(p); };
   const int64_t stride = Stride > 0 ? Stride : l.stride;
   const int64_t first = column * stride - l.begin;
   const int64_t step = l.channels;
   // The part-th input of each lane's group, at the offset-th position of the tile.
-  const auto at = [&](const float* p, int64_t offset, auto part) GRAPHOPT_INLINE_LAMBDA {
-    if (Checked && (first + offset < 0 || first + offset >= l.columns_in)) return Simd::zero();
+  const auto load_part = [&](const float* p, int64_t offset, auto part) GRAPHOPT_INLINE_LAMBDA {
     p += offset * step;
     if constexpr (Group > Simd::kLanes) {
       return Simd::set1(p[part - channel % Group]);
@@ -30,17 +29,27 @@ void depthwise_tile(const DepthwiseLine& l, int64_t column, int64_t channel, int
       return Simd::spread<Group, part>(load(p));
     }
   };
+  const auto inside = [&](int64_t offset) GRAPHOPT_INLINE_LAMBDA {
+    return !Checked || (first + offset >= 0 && first + offset < l.columns_in);
+  };
+  // Which inputs of the tile lie in the line: tested once, not for every line and part.
+  constexpr int kInputs = Kernel > 0 ? (kColumns - 1) * Stride + Kernel : 1;
+  uint32_t present = 0;
+  if (Checked && Kernel > 0) {
+    for (int j = 0; j < kInputs; ++j) present |= static_cast<uint32_t>(inside(j)) << j;
+  }
   F acc[kColumns];
   unroll<kColumns>([&](auto t) GRAPHOPT_INLINE_LAMBDA { acc[t] = Simd::zero(); });
-  for (int64_t i = 0; i < l.line_count; ++i) {
+  for (int64_t i = l.line_begin[line]; i < l.line_begin[line + 1]; ++i) {
     const float* p = l.lines[i] + channel + first * step;
     const float* w = weights + l.taps[i];
     if constexpr (Kernel > 0) {
       unroll<Group>([&](auto part) GRAPHOPT_INLINE_LAMBDA {
         F tap[Kernel];
         unroll<Kernel>([&](auto k) GRAPHOPT_INLINE_LAMBDA { tap[k] = Simd::load(w + (k * Group + part) * 16); });
-        unroll<(kColumns - 1) * Stride + Kernel>([&](auto j) GRAPHOPT_INLINE_LAMBDA {
-          const F x = at(p, j, part);
+        unroll<kInputs>([&](auto j) GRAPHOPT_INLINE_LAMBDA {
+          if (Checked && (present >> j & 1U) == 0) return;
+          const F x = Simd::keep(load_part(p, j, part));
           unroll<kColumns>([&](auto t) GRAPHOPT_INLINE_LAMBDA {
             constexpr int k = j - t * Stride;
             if constexpr (k >= 0 && k < Kernel) acc[t] = Simd::fma(x, tap[k], acc[t]);
@@ -53,7 +62,8 @@ void depthwise_tile(const DepthwiseLine& l, int64_t column, int64_t channel, int
           const F tap = Simd::load(w);
           w += 16;
           unroll<kColumns>([&](auto t) GRAPHOPT_INLINE_LAMBDA {
-            acc[t] = Simd::fma(at(p, t * stride + k * l.dilation, part), tap, acc[t]);
+            const int64_t offset = t * stride + k * l.dilation;
+            if (inside(offset)) acc[t] = Simd::fma(load_part(p, offset, part), tap, acc[t]);
           });
         });
       }
@@ -62,35 +72,43 @@ void depthwise_tile(const DepthwiseLine& l, int64_t column, int64_t channel, int
   const F bias = l.bias == nullptr ? Simd::zero() : load(l.bias + channel);
   const F low = Simd::set1(l.low);
   const F high = Simd::set1(l.high);
+  const int64_t offset = line * l.y_step + column * step + channel;
+  float* y = l.y + offset;
+  const float* residual = l.residual == nullptr ? nullptr : l.residual + offset;
+  const bool before = residual != nullptr && !l.residual_after;
+  const bool after = residual != nullptr && l.residual_after;
+  const int64_t columns = l.columns;
   unroll<kColumns>([&](auto t) GRAPHOPT_INLINE_LAMBDA {
-    if (Checked && column + t >= l.columns) return;
-    const int64_t offset = (column + t) * step + channel;
+    if (Checked && column + t >= columns) return;
     F x = Simd::add(acc[t], bias);
-    const F residual = l.residual == nullptr ? Simd::zero() : load(l.residual + offset);
-    if (l.residual != nullptr && !l.residual_after) x = Simd::add(x, residual);
+    if (before) x = Simd::add(x, load(residual + t * step));
     x = Simd::min(high, Simd::max(low, x));
-    if (l.residual != nullptr && l.residual_after) x = Simd::add(x, residual);
-    if constexpr (Checked) {
-      Simd::store_n(l.y + offset, x, lanes);
+    if (after) x = Simd::add(x, load(residual + t * step));
+    if constexpr (Masked) {
+      Simd::store_n(y + t * step, x, lanes);
     } else {
-      Simd::store(l.y + offset, x);
+      Simd::store(y + t * step, x);
     }
   });
 }
 
 template <int Group, int Kernel, int Stride>
-void depthwise_channels(const DepthwiseLine& l) {
+void depthwise_channels(const DepthwiseLines& l) {
   const int64_t reach = (kColumns - 1) * l.stride + l.dilation * (l.kernel - 1);  // last input of a tile
   for (int64_t channel = l.channel_begin; channel < l.channel_end; channel += Simd::kLanes) {
     const int64_t lanes = l.channel_end - channel;
     const float* weights = l.weights + channel / 16 * l.panel + channel % 16;
-    for (int64_t column = 0; column < l.columns; column += kColumns) {
-      const int64_t first = column * l.stride - l.begin;
-      const bool inside = first >= 0 && first + reach < l.columns_in && column + kColumns <= l.columns;
-      if (inside && lanes >= Simd::kLanes) {
-        depthwise_tile<Group, Kernel, Stride, false>(l, column, channel, lanes, weights);
-      } else {
-        depthwise_tile<Group, Kernel, Stride, true>(l, column, channel, lanes, weights);
+    for (int64_t line = 0; line < l.count; ++line) {
+      for (int64_t column = 0; column < l.columns; column += kColumns) {
+        const int64_t first = column * l.stride - l.begin;
+        const bool inside = first >= 0 && first + reach < l.columns_in && column + kColumns <= l.columns;
+        if (lanes < Simd::kLanes) {
+          depthwise_tile<Group, 0, 0, true, true>(l, line, column, channel, lanes, weights);
+        } else if (inside) {
+          depthwise_tile<Group, Kernel, Stride, false, false>(l, line, column, channel, lanes, weights);
+        } else {
+          depthwise_tile<Group, Kernel, Stride, true, false>(l, line, column, channel, lanes, weights);
+        }
       }
     }
   }
@@ -99,7 +117,7 @@ void depthwise_channels(const DepthwiseLine& l) {
 // The sizes that networks use most have tiles of their own, where those are worth their code.
 constexpr bool kSpecialised = Simd::kLanes > 4;
 
-void depthwise_line(const DepthwiseLine& l) {
+void depthwise_lines(const DepthwiseLines& l) {
   const int64_t kernel = kSpecialised && l.dilation == 1 ? l.kernel : 0;
   switch (l.group_size) {
     case 1:

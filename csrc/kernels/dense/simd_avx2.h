@@ -23,6 +23,11 @@ struct Simd {
   static F set1(float x) { return _mm256_set1_ps(x); }
   static F load(const float* p) { return _mm256_loadu_ps(p); }
   static void store(float* p, F x) { _mm256_storeu_ps(p, x); }
+  // A value that the compiler must hold in a register: GCC else repeats a load for each of its uses.
+  static F keep(F x) {
+    __asm__("" : "+x"(x));
+    return x;
+  }
   // The first n lanes only (n <= 0: none); the others load as zero and memory behind them is not touched.
   static F load_n(const float* p, int64_t n) {
     if (n >= kLanes) return load(p);

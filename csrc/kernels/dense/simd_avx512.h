@@ -24,6 +24,11 @@ struct Simd {
   static F set1(float x) { return _mm512_set1_ps(x); }
   static F load(const float* p) { return _mm512_loadu_ps(p); }
   static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+  // A value that the compiler must hold in a register: GCC else repeats a load for each of its uses.
+  static F keep(F x) {
+    __asm__("" : "+v"(x));
+    return x;
+  }
   // The first n lanes only (n <= 0: none); the others load as zero and memory behind them is not touched.
   static F load_n(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(first(n), p); }
   static void store_n(float* p, F x, int64_t n) { _mm512_mask_storeu_ps(p, first(n), x); }

@@ -20,6 +20,7 @@ struct Simd {
     return x;
   }
   static void store(float* p, F x) { __builtin_memcpy(p, &x, sizeof x); }
+  static F keep(F x) { return x; }
   // The first n lanes only (n <= 0: none); the others load as zero and memory behind them is not touched.
   static F load_n(const float* p, int64_t n) {
     if (n >= kLanes) return load(p);
