@@ -2,7 +2,7 @@
 
 ``BatchNormalization(x)  ->  x * s + t``; ``GlobalAveragePool(x)  ->  ReduceMean(x, spatial axes)``;
 ``GlobalMaxPool(x)  ->  ReduceMax``; ``Sum(a, b, c)  ->  a + b + c``; variadic ``Max``, ``Min`` and
-``Mean`` to two operands at a time.
+``Mean`` to two operands at a time; ``CastLike(x, y)  ->  Cast(x)`` to the type of ``y``.
 
 Sound: the definitions of the ops. BatchNormalization's scale and shift are computed once when its
 parameters are constants, in f64 and rounded once.
@@ -107,6 +107,24 @@ class DecomposeVariadic(Rule):
         return result
 
 
+class DecomposeCastLike(Rule):
+    """``CastLike(x, y)  ->  Cast(x, to=type of y)``: y's contents do not matter."""
+
+    def pattern(self, op: PatternOps, x: Var, y: Var) -> NodePattern:
+        """Types are always known."""
+        return op.CastLike(x, y)
+
+    def check(self, m: Match) -> Refusal | None:
+        """One that changes no type goes without a trace, by simplify."""
+        same = m["x"].tensor.dtype is m["y"].tensor.dtype
+        return Refusal("it changes no type", m.root) if same else None
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """The attributes mean the same."""
+        result: Value = op.Cast(m["x"], to=int(m["y"].tensor.dtype), **m.root.attrs)
+        return result
+
+
 @dataclass(frozen=True)
 class Decompose(RulePass):
     """Composite ops ``->`` simpler ones."""
@@ -115,4 +133,9 @@ class Decompose(RulePass):
 
     def rules(self, graph: Graph) -> list[Rule]:
         """All decompositions."""
-        return [DecomposeBatchNorm(), DecomposeGlobalPool(), DecomposeVariadic()]
+        return [
+            DecomposeBatchNorm(),
+            DecomposeCastLike(),
+            DecomposeGlobalPool(),
+            DecomposeVariadic(),
+        ]
