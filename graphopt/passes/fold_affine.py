@@ -1,8 +1,9 @@
-"""Per-channel scales and shifts fold into the weights of the product before them.
+"""Per-channel scales and shifts fold into the weights of the product before or after them.
 
 ``BatchNormalization(Conv(x, w, b))``, ``Conv(x, w, b) * s`` and ``Conv(x, w, b) + t`` with constant
 ``s``, ``t`` that vary along output channels alone ``->  Conv(x, w', b')``; the same for
-ConvTranspose (one group), Gemm and MatMul (scales).
+ConvTranspose (one group), Gemm and MatMul (scales). Where no product comes before, that after takes
+them: ``Conv(x * s, w, b)`` and, without padding, ``Conv(x + t, w, b)  ->  Conv(x, w', b')``.
 
 Weights, bias, scale and shift must be f32 constants, finite, and the product read by nobody else.
 Sound up to rounding: convolution is linear in each output channel. New weights are computed in f64
@@ -205,6 +206,99 @@ class FoldShift(_Fold):
         return None if shift is None else (None, shift)
 
 
+def _input_channels(node: Node) -> int | None:
+    shape = static_shape(node.input(1).shape) if node.input(1) is not None else None  # type: ignore[union-attr]
+    return None if shape is None else shape[1] * int(node.attr("group"))
+
+
+def _per_input_channel(node: Node, constant: Value) -> Array | None:
+    """``constant`` as one number (f64) a channel of a convolution's input, if it broadcasts so."""
+    channels, shape = _input_channels(node), static_shape(constant.shape)
+    rank = node.output.tensor.rank
+    if channels is None or shape is None or rank is None or len(shape) > rank:
+        return None
+    full = (1,) * (rank - len(shape)) + shape
+    if any(dim != 1 for axis, dim in enumerate(full) if axis != 1) or full[1] not in (1, channels):
+        return None
+    return np.broadcast_to(_array(constant).astype(np.float64).reshape(-1), (channels,)).copy()
+
+
+def _by_input_channel(node: Node, numbers: Array) -> Array:
+    """One number an input channel, shaped to multiply the weights [out, in / group, kernel...]."""
+    weight, group = node.input(1), int(node.attr("group"))
+    assert weight is not None
+    out, inner, *kernel = (d for d in weight.shape or () if isinstance(d, int))
+    rows = np.repeat(numbers.reshape(group, inner), out // group, axis=0)
+    return rows.reshape(out, inner, *[1] * len(kernel))
+
+
+class _FoldBefore(Rule):
+    """Shared by the folds into the convolution that follows."""
+
+    def check(self, m: Match) -> Refusal | None:
+        """Weights must be constant and the other constant per input channel."""
+        conv = m.root
+        refused = _refusal(conv)
+        if refused is not None:
+            return refused
+        numbers = _per_input_channel(conv, m["c"])
+        if numbers is None or m["x"].tensor.rank != conv.output.tensor.rank:
+            return Refusal("the constant does not vary along input channels alone", m["c"])
+        if m.node("before").output.shape != m["x"].shape:
+            return Refusal("it changes the shape", m.node("before"))
+        if not np.isfinite(numbers).all():
+            return Refusal("the constant is not finite", m["c"])
+        return None
+
+
+class FoldScaleBefore(_FoldBefore):
+    """``Conv(x * s, w, b)  ->  Conv(x, w', b)``."""
+
+    def pattern(self, op: PatternOps, x: Var, w: Var) -> NodePattern:
+        """A constant factor."""
+        scaled = op.Mul(x, op.constant("c"), _bind="before")
+        return op.Conv(scaled, w, op.rest("bias"))
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """Weights times the factors."""
+        numbers = _per_input_channel(m.root, m["c"])
+        assert numbers is not None
+        new = _array(m["w"]).astype(np.float64) * _by_input_channel(m.root, numbers)
+        weight = op.constant(new.astype(np.float32), m["w"].name)
+        result: Value = op.Conv(m["x"], weight, *m.values("bias"), **m.root.attrs)
+        return result
+
+
+class FoldShiftBefore(_FoldBefore):
+    """``Conv(x + t, w, b)  ->  Conv(x, w, b')``, where no padding stands for ``x + t``."""
+
+    def pattern(self, op: PatternOps, x: Var, w: Var) -> NodePattern:
+        """A constant summand."""
+        shifted = op.Add(x, op.constant("c"), _bind="before")
+        return op.Conv(shifted, w, op.rest("bias"))
+
+    def check(self, m: Match) -> Refusal | None:
+        """Padding is zero, not the summand."""
+        padded = any(m.root.attr("pads") or ())
+        if padded or m.root.attr("auto_pad") not in (None, "NOTSET", "VALID"):
+            return Refusal("the convolution pads", m.root)
+        return super().check(m)
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """What the summands add to each output channel goes to the bias."""
+        numbers = _per_input_channel(m.root, m["c"])
+        assert numbers is not None
+        products = _array(m["w"]).astype(np.float64) * _by_input_channel(m.root, numbers)
+        total = products.reshape(products.shape[0], -1).sum(axis=1)
+        old = m.root.input(2)
+        name = f"{m['w'].name}.bias" if old is None else old.name
+        if old is not None:
+            total = total + _array(old).astype(np.float64)
+        bias = op.constant(total.astype(np.float32), name)
+        result: Value = op.Conv(m["x"], m["w"], bias, **m.root.attrs)
+        return result
+
+
 @dataclass(frozen=True)
 class FoldAffine(RulePass):
     """``a * Conv(x, w, b) + c  ->  Conv(x, w', b')``."""
@@ -212,5 +306,5 @@ class FoldAffine(RulePass):
     name: ClassVar[str] = "fold-affine"
 
     def rules(self, graph: Graph) -> list[Rule]:
-        """BatchNormalization, scales, shifts."""
-        return [FoldBatchNorm(), FoldScale(), FoldShift()]
+        """Into the product before first: it leaves nothing for the one after."""
+        return [FoldBatchNorm(), FoldScale(), FoldShift(), FoldScaleBefore(), FoldShiftBefore()]
