@@ -1,4 +1,4 @@
-"""graphopt: a compiler that makes trained neural networks small and fast, and shows they still work.
+"""graphopt: a compiler that makes trained neural networks small and fast, and shows they work.
 
 ::
 
