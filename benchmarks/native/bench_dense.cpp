@@ -189,12 +189,9 @@ Case matmul(int64_t batch, int64_t m, int64_t n, int64_t k, bool trans_b, bool t
   attrs.set("trans_b", int64_t{trans_b});
   const std::string name = "matmul " + std::to_string(batch) + "*" + std::to_string(m) + "x" + std::to_string(n) + "x" +
                            std::to_string(k) + (trans_a ? " tA" : "") + (trans_b ? " tB" : "");
-  return {name,
-          "matmul",
-          attrs,
-          {{batch, trans_a ? k : m, trans_a ? m : k}, {batch, trans_b ? n : k, trans_b ? k : n}},
-          {batch, m, n},
-          2.0 * static_cast<double>(batch * m * n * k),
+  return {name,          "matmul",
+          attrs,         {{batch, trans_a ? k : m, trans_a ? m : k}, {batch, trans_b ? n : k, trans_b ? k : n}},
+          {batch, m, n}, 2.0 * static_cast<double>(batch * m * n * k),
           false};
 }
 

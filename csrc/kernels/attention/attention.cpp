@@ -3,12 +3,11 @@
 // A task is a block of query rows of the heads that share a key head. It goes through the keys block by
 // block and keeps, for each row, the maximum and the sum so far (Milakov and Gimelshein, "Online
 // normalizer calculation for softmax", 2018; Dao et al., "FlashAttention", 2022).
-#include "kernels/attention/softmax.h"
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
+#include "kernels/attention/softmax.h"
 #include "kernels/dense/operands.h"
 #include "kernels/gemm/driver.h"
 #include "runtime/cpu.h"
@@ -21,8 +20,8 @@ namespace graphopt {
 
 namespace {
 
-constexpr int64_t kKeys = 256;       // of a block: its scores, keys and values stay in L2
-constexpr int64_t kRows = 96;        // of a task, so that packing a block of keys is a small part of the work
+constexpr int64_t kKeys = 256;              // of a block: its scores, keys and values stay in L2
+constexpr int64_t kRows = 96;               // of a task, so that packing a block of keys is a small part of the work
 constexpr int64_t kWorthAThread = 100'000;  // multiply-adds
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
@@ -48,7 +47,7 @@ struct AttentionShape {
   int64_t key_heads = 0;
   int64_t queries = 0;
   int64_t keys = 0;
-  int64_t size = 0;        // of a query and a key
+  int64_t size = 0;  // of a query and a key
   int64_t value_size = 0;
 
   // Rows that share a key head: its query heads' queries, one after the other in memory.
@@ -182,7 +181,8 @@ class AttentionRun {
       const int64_t count = std::min(s_.block_keys(), s_.keys - key);
       pack_keys(k_ + (head * s_.keys + key) * s_.size, count, packed);
       const int64_t step = s_.block_keys();
-      SmallProduct{q, s_.size, rows, s_.size, packed, kPanel, s_.size * kPanel, false, scores, step, count, options_.scale, false}
+      SmallProduct{q,     s_.size, rows, s_.size, packed,         kPanel, s_.size * kPanel,
+                   false, scores,  step, count,   options_.scale, false}
           .run();
       for (int64_t r = 0; r < rows; ++r) {
         SoftmaxRow row = softmax_row(head, begin + r, key, count);
@@ -194,8 +194,9 @@ class AttentionRun {
         sum[r] = row.sum;
         if (row.correction != 1) attention_kernels().scale(y + r * s_.value_size, s_.value_size, row.correction);
       }
-      SmallProduct{scores, step, rows, count, v_ + (head * s_.keys + key) * s_.value_size, s_.value_size, kPanel, true, y,
-                   s_.value_size, s_.value_size, 1, true}
+      SmallProduct{scores,        step,   rows, count, v_ + (head * s_.keys + key) * s_.value_size,
+                   s_.value_size, kPanel, true, y,     s_.value_size,
+                   s_.value_size, 1,      true}
           .run();
     }
     for (int64_t r = 0; r < rows; ++r) finish_row(y + r * s_.value_size, sum[r]);
@@ -265,14 +266,15 @@ class AttentionRun {
 class AttentionKernel final : public Kernel {
  public:
   explicit AttentionKernel(const Attrs& attrs)
-      : has_scale_(attrs.has("scale")), options_{static_cast<float>(attrs.f("scale", 0)),
-                                                 static_cast<float>(attrs.f("softcap", 0)),
-                                                 attrs.i("causal", 0) != 0,
-                                                 attrs.i("causal_offset", 0),
-                                                 attrs.i("left_window", -1),
-                                                 attrs.i("right_window", -1),
-                                                 attrs.i("zero_masked_rows", 0) != 0,
-                                                 attrs.i("zero_nan_rows", 0) != 0} {}
+      : has_scale_(attrs.has("scale")),
+        options_{static_cast<float>(attrs.f("scale", 0)),
+                 static_cast<float>(attrs.f("softcap", 0)),
+                 attrs.i("causal", 0) != 0,
+                 attrs.i("causal_offset", 0),
+                 attrs.i("left_window", -1),
+                 attrs.i("right_window", -1),
+                 attrs.i("zero_masked_rows", 0) != 0,
+                 attrs.i("zero_nan_rows", 0) != 0} {}
 
   [[nodiscard]] size_t workspace_bytes(std::span<const Tensor> inputs, std::span<const Tensor> /*outputs*/,
                                        int threads) const override {
@@ -300,15 +302,16 @@ class AttentionKernel final : public Kernel {
     const int64_t blocks = (shape.rows() + block - 1) / block;
     const size_t bytes = scratch_bytes(shape, threads);
     const int64_t work = block * std::max<int64_t>(shape.keys, 1) * (shape.size + shape.value_size);
-    args.parallel.for_range(shape.batch * shape.key_heads * blocks, std::max<int64_t>(1, kWorthAThread / std::max<int64_t>(work, 1)),
-                            [&](int64_t begin, int64_t end, int worker) {
-                              auto* scratch = reinterpret_cast<float*>(static_cast<std::byte*>(args.workspace) +
-                                                                       bytes * static_cast<size_t>(worker));
-                              for (int64_t i = begin; i < end; ++i) {
-                                const Range rows = part_of(shape.rows(), blocks, i % blocks);
-                                run.run(i / blocks, rows.begin, rows.end, block, scratch);
-                              }
-                            });
+    args.parallel.for_range(
+        shape.batch * shape.key_heads * blocks, std::max<int64_t>(1, kWorthAThread / std::max<int64_t>(work, 1)),
+        [&](int64_t begin, int64_t end, int worker) {
+          auto* scratch =
+              reinterpret_cast<float*>(static_cast<std::byte*>(args.workspace) + bytes * static_cast<size_t>(worker));
+          for (int64_t i = begin; i < end; ++i) {
+            const Range rows = part_of(shape.rows(), blocks, i % blocks);
+            run.run(i / blocks, rows.begin, rows.end, block, scratch);
+          }
+        });
   }
 
  private:
@@ -319,7 +322,8 @@ class AttentionKernel final : public Kernel {
   [[nodiscard]] AttentionShape shape(const Tensor& q, const Tensor& k, const Tensor& v) const {
     if (q.rank != 4 || k.rank != 4 || v.rank != 4) throw Error("attention: Q, K and V must have four dimensions");
     AttentionShape s{q.dim(0), q.dim(1), k.dim(1), q.dim(2), k.dim(2), q.dim(3), v.dim(3)};
-    if (k.dim(0) != s.batch || v.dim(0) != s.batch || v.dim(1) != s.key_heads || v.dim(2) != s.keys || k.dim(3) != s.size) {
+    if (k.dim(0) != s.batch || v.dim(0) != s.batch || v.dim(1) != s.key_heads || v.dim(2) != s.keys ||
+        k.dim(3) != s.size) {
       throw Error("attention: the shapes of Q, K and V don't fit together");
     }
     if (s.key_heads < 1 || s.heads % s.key_heads != 0) throw Error("attention: key heads must divide query heads");

@@ -17,8 +17,9 @@ struct AttentionProblem {
 };
 
 // bias: what is added to the scores, [batch, heads, queries, keys].
-inline std::vector<double> attention(const AttentionProblem& p, const std::vector<float>& q, const std::vector<float>& k,
-                                     const std::vector<float>& v, const std::vector<double>& bias) {
+inline std::vector<double> attention(const AttentionProblem& p, const std::vector<float>& q,
+                                     const std::vector<float>& k, const std::vector<float>& v,
+                                     const std::vector<double>& bias) {
   std::vector<double> y;
   const int64_t share = p.heads / p.key_heads;
   std::vector<double> weights(static_cast<size_t>(p.keys));
@@ -48,7 +49,8 @@ inline std::vector<double> attention(const AttentionProblem& p, const std::vecto
     for (int64_t d = 0; d < p.value_size; ++d) {
       double value = 0;
       for (int64_t t = 0; t < p.keys; ++t) {
-        value += weights[static_cast<size_t>(t)] / sum * static_cast<double>(v[static_cast<size_t>((kv + t) * p.value_size + d)]);
+        value += weights[static_cast<size_t>(t)] / sum *
+                 static_cast<double>(v[static_cast<size_t>((kv + t) * p.value_size + d)]);
       }
       y.push_back(value);
     }

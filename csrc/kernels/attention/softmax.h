@@ -10,13 +10,13 @@ struct SoftmaxRow {
   int64_t count;
   int64_t begin;  // keys that count; the others' weights are zero
   int64_t end;
-  float softcap;             // 0: none
-  const float* mask;         // added to the scores; may be null
-  const uint8_t* keep;       // a zero removes the key; may be null
-  int64_t mask_step;         // 1, or 0 where one value is meant for all keys
-  float maximum;             // of the blocks before, -inf at first
-  float sum;                 // of the weights of the blocks before, relative to `maximum`
-  float correction;          // out: what earlier results must be scaled by
+  float softcap;        // 0: none
+  const float* mask;    // added to the scores; may be null
+  const uint8_t* keep;  // a zero removes the key; may be null
+  int64_t mask_step;    // 1, or 0 where one value is meant for all keys
+  float maximum;        // of the blocks before, -inf at first
+  float sum;            // of the weights of the blocks before, relative to `maximum`
+  float correction;     // out: what earlier results must be scaled by
 };
 
 struct AttentionKernels {

@@ -1,6 +1,5 @@
 // attention against the reference: sizes around the blocks, masks of every shape, causal, windows, GQA.
 #include "kernels/attention/reference.h"
-
 #include "kernels_dense.h"
 
 using namespace graphopt;
@@ -67,7 +66,8 @@ void check_attention(const Problem& p, const Operand& mask = {}, float size = 1)
   }
   const auto got = run_everywhere("attention", make_attrs(p), d.operands, {p.batch, p.heads, p.queries, p.value_size});
   const double error = relative_error(got, reference::attention(p, d.q, d.k, d.v, bias));
-  if (error > kTolerance) std::printf("queries %ld keys %ld size %ld: %g\n", long(p.queries), long(p.keys), long(p.size), error);
+  if (error > kTolerance)
+    std::printf("queries %ld keys %ld size %ld: %g\n", long(p.queries), long(p.keys), long(p.size), error);
   CHECK(error <= kTolerance);
 }
 
@@ -101,7 +101,8 @@ void test_sizes() {
 void test_masks() {
   for (bool boolean : {false, true}) {
     uint64_t seed = 1;
-    for (const Ints& shape : {Ints{2, 4, 9, 300}, {1, 1, 9, 300}, {2, 1, 1, 300}, {9, 300}, {300}, {4, 1, 300}, {4, 9, 300}}) {
+    for (const Ints& shape :
+         {Ints{2, 4, 9, 300}, {1, 1, 9, 300}, {2, 1, 1, 300}, {9, 300}, {300}, {4, 1, 300}, {4, 9, 300}}) {
       check_attention({2, 4, 2, 9, 300, 16, 16, 0.25}, random_mask(shape, boolean, ++seed));
       check_attention({2, 4, 4, 9, 300, 16, 16, 0.25, 0, true, 100}, random_mask(shape, boolean, ++seed));
     }

@@ -74,7 +74,8 @@ class ConvKernel final : public Kernel {
     }
     auto* zeros = static_cast<float*>(args.workspace);
     std::fill_n(zeros, g.depth(), 0.0F);
-    run_gemms<ConvRows>(shape, epilogue_, group_, args.parallel, static_cast<std::byte*>(args.workspace) + zeros_bytes(g),
+    run_gemms<ConvRows>(shape, epilogue_, group_, args.parallel,
+                        static_cast<std::byte*>(args.workspace) + zeros_bytes(g),
                         [&](int64_t group, GemmOperands& operands, ConvRows& rows) {
                           describe(group, operands);
                           rows = {&g, x.ptr<float>() + group * g.window_channels, zeros};

@@ -36,9 +36,7 @@ class ConvTransposeKernel final : public Kernel {
                                        int threads) const override {
     const ConvGeometry g = geometry(operand(inputs, 0), operand(outputs, 0));
     size_t most = 0;
-    for_phases(g, [&](const ConvTransposePhase& phase) {
-      most = std::max(most, gemm_scratch_bytes(shape(g, phase)));
-    });
+    for_phases(g, [&](const ConvTransposePhase& phase) { most = std::max(most, gemm_scratch_bytes(shape(g, phase))); });
     return zeros_bytes(g) + most * static_cast<size_t>(threads);
   }
 
@@ -58,17 +56,16 @@ class ConvTransposeKernel final : public Kernel {
     const int64_t cout = cout_ / group_;
     for_phases(g, [&](const ConvTransposePhase& phase) {
       const GemmShape shape = this->shape(g, phase);
-      run_gemms<ConvTransposeRows>(
-          shape, epilogue_, group_, args.parallel, scratch,
-          [&](int64_t group, GemmOperands& operands, ConvTransposeRows& rows) {
-            operands.b_panel = window_.taps() * g.window_channels * kPanel;
-            operands.b = w.ptr<float>() + group * shape.panels() * operands.b_panel;
-            operands.b_segments = phase.weights.data();
-            operands.c = y.ptr<float>() + group * cout;
-            if (bias.present()) operands.bias = bias.ptr<float>() + group * cout;
-            if (residual.present()) operands.residual = residual.ptr<float>() + group * cout;
-            rows = {&g, &phase, x.ptr<float>() + group * g.window_channels, zeros};
-          });
+      run_gemms<ConvTransposeRows>(shape, epilogue_, group_, args.parallel, scratch,
+                                   [&](int64_t group, GemmOperands& operands, ConvTransposeRows& rows) {
+                                     operands.b_panel = window_.taps() * g.window_channels * kPanel;
+                                     operands.b = w.ptr<float>() + group * shape.panels() * operands.b_panel;
+                                     operands.b_segments = phase.weights.data();
+                                     operands.c = y.ptr<float>() + group * cout;
+                                     if (bias.present()) operands.bias = bias.ptr<float>() + group * cout;
+                                     if (residual.present()) operands.residual = residual.ptr<float>() + group * cout;
+                                     rows = {&g, &phase, x.ptr<float>() + group * g.window_channels, zeros};
+                                   });
     });
   }
 
@@ -93,7 +90,8 @@ class ConvTransposeKernel final : public Kernel {
     for (int64_t i = 0; i < volume(window_.stride); ++i, at.next(window_.stride)) {
       phase.phase = at.at;
       for (size_t axis = 0; axis < 3; ++axis) {
-        phase.count[axis] = std::max<int64_t>(0, g.out[axis] - at.at[axis] + window_.stride[axis] - 1) / window_.stride[axis];
+        phase.count[axis] =
+            std::max<int64_t>(0, g.out[axis] - at.at[axis] + window_.stride[axis] - 1) / window_.stride[axis];
       }
       if (volume(phase.count) == 0) continue;
       find_taps(phase);
@@ -135,7 +133,8 @@ class ConvTransposeKernel final : public Kernel {
   }
 
   void check(const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& residual, const Tensor& y) const {
-    if (x.rank != window_.rank + 2 || y.rank != x.rank) throw Error("conv_transpose: X and Y must be [N, spatial..., C]");
+    if (x.rank != window_.rank + 2 || y.rank != x.rank)
+      throw Error("conv_transpose: X and Y must be [N, spatial..., C]");
     if (x.dim(-1) != cin_ || y.dim(-1) != cout_ || x.dim(0) != y.dim(0)) {
       throw Error("conv_transpose: X or Y doesn't have the channels or the batch size that the step says");
     }
@@ -152,7 +151,8 @@ class ConvTransposeKernel final : public Kernel {
     for (size_t axis = 0; axis < 3; ++axis) {
       const int64_t size = (g.in[axis] - 1) * window_.stride[axis] + window_.extent(axis) + extra_[axis] -
                            window_.begin[axis] - window_.end[axis];
-      if (g.out[axis] != std::max<int64_t>(size, 0)) throw Error("conv_transpose: the output has the wrong spatial size");
+      if (g.out[axis] != std::max<int64_t>(size, 0))
+        throw Error("conv_transpose: the output has the wrong spatial size");
     }
   }
 
@@ -166,8 +166,6 @@ class ConvTransposeKernel final : public Kernel {
 
 }  // namespace
 
-std::unique_ptr<Kernel> make_conv_transpose(const Attrs& attrs) {
-  return std::make_unique<ConvTransposeKernel>(attrs);
-}
+std::unique_ptr<Kernel> make_conv_transpose(const Attrs& attrs) { return std::make_unique<ConvTransposeKernel>(attrs); }
 
 }  // namespace graphopt

@@ -11,10 +11,10 @@ namespace graphopt {
 // input comes to L1 once.
 struct DepthwiseLines {
   int64_t count;
-  const int64_t* line_begin;   // of each line of outputs and behind the last: its first entry in the next two
-  const float* const* lines;   // input lines: first position, first channel
-  const int64_t* taps;         // and where their weights begin in a panel
-  int64_t y_step;              // floats from a line of outputs to the next one
+  const int64_t* line_begin;  // of each line of outputs and behind the last: its first entry in the next two
+  const float* const* lines;  // input lines: first position, first channel
+  const int64_t* taps;        // and where their weights begin in a panel
+  int64_t y_step;             // floats from a line of outputs to the next one
   int64_t columns_in;
   const float* weights;  // panels [taps][group size][16]
   int64_t panel;         // floats from a panel to the next one
@@ -29,7 +29,7 @@ struct DepthwiseLines {
   int64_t kernel;      // along the line, as the next three
   int64_t stride;
   int64_t dilation;
-  int64_t begin;       // padding
+  int64_t begin;  // padding
   float low;
   float high;
   bool residual_after;

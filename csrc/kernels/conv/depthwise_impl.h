@@ -14,9 +14,11 @@ constexpr int kColumns = 7;  // outputs of a tile: divides the widths of most im
 // kColumns outputs of one vector of channels. Kernel and Stride 0: read at run time. Checked: inputs or
 // outputs of the tile may lie outside the line. Masked: lanes may lie behind the channels.
 template <int Group, int Kernel, int Stride, bool Checked, bool Masked>
-void depthwise_tile(const DepthwiseLines& l, int64_t line, int64_t column, int64_t channel, int64_t lanes, const float* weights) {
+void depthwise_tile(const DepthwiseLines& l, int64_t line, int64_t column, int64_t channel, int64_t lanes,
+                    const float* weights) {
   using F = Simd::F;
-  const auto load = [lanes](const float* p) GRAPHOPT_INLINE_LAMBDA { return Masked ? Simd::load_n(p, lanes) : Simd::load(p); };
+  const auto load = [lanes](const float* p)
+                        GRAPHOPT_INLINE_LAMBDA { return Masked ? Simd::load_n(p, lanes) : Simd::load(p); };
   const int64_t stride = Stride > 0 ? Stride : l.stride;
   const int64_t first = column * stride - l.begin;
   const int64_t step = l.channels;

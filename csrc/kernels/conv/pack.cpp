@@ -38,7 +38,8 @@ void pack_conv(const float* w_oihw, int64_t cout, int64_t cin_per_group, int64_t
   }
   const int64_t some = cout / group;
   for (int64_t g = 0; g < group; ++g) {
-    out = pack_group(w_oihw + g * some * cin_per_group * taps, some, cin_per_group, taps, cin_per_group * taps, taps, out);
+    out = pack_group(w_oihw + g * some * cin_per_group * taps, some, cin_per_group, taps, cin_per_group * taps, taps,
+                     out);
   }
 }
 

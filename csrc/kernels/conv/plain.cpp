@@ -70,17 +70,18 @@ class PlainConvKernel final : public Kernel {
       using Sum = std::conditional_t<std::is_same_v<T, double>, double, float>;
       const int64_t work = volume(p.out) * p.cin * p.window.taps();
       const int64_t cout = p.cout / p.group;
-      args.parallel.for_range(p.batch * p.cout, support::grain_for(work), [&](int64_t begin, int64_t end, int /*worker*/) {
-        std::vector<Sum> sums;
-        for (int64_t i = begin; i < end; ++i) {
-          const int64_t n = i / p.cout;
-          const int64_t o = i % p.cout;
-          const T* image = x.ptr<T>() + (n * p.group + o / cout) * p.cin * volume(p.in);
-          const T* weights = w.ptr<T>() + o * p.cin * p.window.taps();
-          const Sum b = bias.present() ? static_cast<Sum>(support::load(bias.ptr<T>()[o])) : Sum{0};
-          plain_channel<T, Sum>(p, image, weights, b, epilogue_, sums, y.ptr<T>() + i * volume(p.out));
-        }
-      });
+      args.parallel.for_range(
+          p.batch * p.cout, support::grain_for(work), [&](int64_t begin, int64_t end, int /*worker*/) {
+            std::vector<Sum> sums;
+            for (int64_t i = begin; i < end; ++i) {
+              const int64_t n = i / p.cout;
+              const int64_t o = i % p.cout;
+              const T* image = x.ptr<T>() + (n * p.group + o / cout) * p.cin * volume(p.in);
+              const T* weights = w.ptr<T>() + o * p.cin * p.window.taps();
+              const Sum b = bias.present() ? static_cast<Sum>(support::load(bias.ptr<T>()[o])) : Sum{0};
+              plain_channel<T, Sum>(p, image, weights, b, epilogue_, sums, y.ptr<T>() + i * volume(p.out));
+            }
+          });
     });
   }
 
@@ -93,8 +94,8 @@ class PlainConvKernel final : public Kernel {
     if (w.dtype != x.dtype || y.dtype != x.dtype || (bias.present() && bias.dtype != x.dtype)) {
       throw Error("conv_nd_plain: operands must have one element type");
     }
-    PlainConv p{window_, x.dim(0), spatial_dims(x, 2, window_.rank), spatial_dims(y, 2, window_.rank), w.dim(1), w.dim(0),
-                group_};
+    PlainConv p{window_,  x.dim(0), spatial_dims(x, 2, window_.rank), spatial_dims(y, 2, window_.rank), w.dim(1),
+                w.dim(0), group_};
     if (p.cout % group_ != 0 || x.dim(1) != p.cin * group_ || y.dim(1) != p.cout || y.dim(0) != p.batch ||
         spatial_dims(w, 2, window_.rank) != window_.kernel || (bias.present() && bias.numel() != p.cout)) {
       throw Error("conv_nd_plain: the operands' shapes don't fit together");

@@ -49,17 +49,17 @@ inline std::vector<double> conv(const ConvProblem& p, const std::vector<float>& 
         }
       }
       const size_t yi = y.size();
-      y.push_back(finish(epilogue, sum, bias.empty() ? 0 : bias[static_cast<size_t>(o)],
-                         residual.empty() ? 0 : residual[yi]));
+      y.push_back(
+          finish(epilogue, sum, bias.empty() ? 0 : bias[static_cast<size_t>(o)], residual.empty() ? 0 : residual[yi]));
     }
   }
   return y;
 }
 
 // w is [cin, cout / group, taps].
-inline std::vector<double> conv_transpose(const ConvProblem& p, const std::vector<float>& x, const std::vector<float>& w,
-                                          const std::vector<float>& bias, const std::vector<float>& residual,
-                                          const Epilogue& epilogue) {
+inline std::vector<double> conv_transpose(const ConvProblem& p, const std::vector<float>& x,
+                                          const std::vector<float>& w, const std::vector<float>& bias,
+                                          const std::vector<float>& residual, const Epilogue& epilogue) {
   const int64_t cin = p.cin / p.group;
   const int64_t cout = p.cout / p.group;
   std::vector<double> sums(static_cast<size_t>(p.batch * volume(p.out) * p.cout));

@@ -83,7 +83,8 @@ void ConvRows::fill(int64_t row, int64_t count, const float** table, int64_t* c_
   }
 }
 
-void ConvTransposeRows::fill(int64_t row, int64_t count, const float** table, int64_t* c_rows, float*& /*spare*/) const {
+void ConvTransposeRows::fill(int64_t row, int64_t count, const float** table, int64_t* c_rows,
+                             float*& /*spare*/) const {
   const ConvGeometry& g = *geometry;
   const Dims3& stride = g.window.stride;
   const int64_t line = g.in[2] * g.channels;

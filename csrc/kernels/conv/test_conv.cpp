@@ -127,8 +127,17 @@ void test_depthwise() {
     for (int64_t kernel : {1, 2, 3, 5, 7}) {
       for (int64_t stride : {1, 2, 3}) {
         const int64_t pad = kernel / 2;
-        check_conv({1, {9, 15}, channels, channels, channels, {kernel, kernel}, {stride, stride}, {1, 1},
-                    {pad, pad, pad, pad}, stride == 2 ? "clip" : "relu", static_cast<int>(channels % 3)});
+        check_conv({1,
+                    {9, 15},
+                    channels,
+                    channels,
+                    channels,
+                    {kernel, kernel},
+                    {stride, stride},
+                    {1, 1},
+                    {pad, pad, pad, pad},
+                    stride == 2 ? "clip" : "relu",
+                    static_cast<int>(channels % 3)});
       }
     }
     check_conv({1, {12, 40}, channels, channels, channels, {3, 3}, {1, 1}, {2, 3}, {2, 3, 2, 3}, "silu", 1});
@@ -162,8 +171,7 @@ void test_errors() {
   CHECK_THROWS(find_kernel("conv")(attrs), "'strides' is out of range");
   attrs.set("strides", Ints{1, 1});
   std::vector<Operand> outputs = {{DType::kF32, {1, 4, 3, 6}, {}}};
-  const std::vector<Operand> inputs = {f32({1, 5, 5, 4}, std::vector<float>(100)),
-                                       f32({576}, std::vector<float>(576))};
+  const std::vector<Operand> inputs = {f32({1, 5, 5, 4}, std::vector<float>(100)), f32({576}, std::vector<float>(576))};
   CHECK_THROWS(run_step("conv", attrs, inputs, outputs, 1, Guard::kAfter), "wrong spatial size");
 }
 

@@ -18,7 +18,8 @@ std::vector<float> channels_first(const std::vector<float>& x, int64_t batch, in
   for (int64_t n = 0; n < batch; ++n) {
     for (int64_t s = 0; s < positions; ++s) {
       for (int64_t c = 0; c < channels; ++c) {
-        y[static_cast<size_t>((n * channels + c) * positions + s)] = x[static_cast<size_t>((n * positions + s) * channels + c)];
+        y[static_cast<size_t>((n * channels + c) * positions + s)] =
+            x[static_cast<size_t>((n * positions + s) * channels + c)];
       }
     }
   }
@@ -74,9 +75,11 @@ int main() {
   // float32 sums of 19 terms, rounded once to the element type
   check_dtype<float>(DType::kF32, [](float v) { return v; }, [](float v) { return static_cast<double>(v); }, 1e-6);
   check_dtype<double>(DType::kF64, [](float v) { return static_cast<double>(v); }, [](double v) { return v; }, 1e-14);
-  check_dtype<F16>(DType::kF16, [](float v) { return support::encode<F16>(static_cast<double>(v)); },
-                   [](F16 v) { return static_cast<double>(support::decode(v)); }, 6e-4);
-  check_dtype<BF16>(DType::kBF16, [](float v) { return support::encode<BF16>(static_cast<double>(v)); },
-                    [](BF16 v) { return static_cast<double>(support::decode(v)); }, 5e-3);
+  check_dtype<F16>(
+      DType::kF16, [](float v) { return support::encode<F16>(static_cast<double>(v)); },
+      [](F16 v) { return static_cast<double>(support::decode(v)); }, 6e-4);
+  check_dtype<BF16>(
+      DType::kBF16, [](float v) { return support::encode<BF16>(static_cast<double>(v)); },
+      [](BF16 v) { return static_cast<double>(support::decode(v)); }, 5e-3);
   return 0;
 }

@@ -69,7 +69,8 @@ void check_case(const Case& c) {
                                        f32({c.cout}, bias), c.residual > 0 ? f32(y_shape, residual) : Operand{}};
   const auto got = run_everywhere("conv_transpose", attrs, inputs, y_shape);
   const double error = relative_error(got, reference::conv_transpose(p, x, w, bias, residual, parse_epilogue(attrs)));
-  if (error > kTolerance) std::printf("cin %ld cout %ld group %ld: %g\n", long(c.cin), long(c.cout), long(c.group), error);
+  if (error > kTolerance)
+    std::printf("cin %ld cout %ld group %ld: %g\n", long(c.cin), long(c.cout), long(c.group), error);
   CHECK(error <= kTolerance);
 }
 

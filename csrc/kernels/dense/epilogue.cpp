@@ -9,20 +9,13 @@ namespace graphopt {
 namespace {
 
 constexpr std::pair<std::string_view, Activation> kNames[] = {
-    {"none", Activation::kNone},
-    {"relu", Activation::kRelu},
-    {"clip", Activation::kClip},
-    {"leaky_relu", Activation::kLeakyRelu},
-    {"sigmoid", Activation::kSigmoid},
-    {"silu", Activation::kSilu},
-    {"tanh", Activation::kTanh},
-    {"hardsigmoid", Activation::kHardSigmoid},
-    {"hardswish", Activation::kHardSwish},
-    {"gelu", Activation::kGelu},
-    {"gelu_tanh", Activation::kGeluTanh},
-    {"elu", Activation::kElu},
-    {"mish", Activation::kMish},
-    {"softplus", Activation::kSoftplus},
+    {"none", Activation::kNone},           {"relu", Activation::kRelu},
+    {"clip", Activation::kClip},           {"leaky_relu", Activation::kLeakyRelu},
+    {"sigmoid", Activation::kSigmoid},     {"silu", Activation::kSilu},
+    {"tanh", Activation::kTanh},           {"hardsigmoid", Activation::kHardSigmoid},
+    {"hardswish", Activation::kHardSwish}, {"gelu", Activation::kGelu},
+    {"gelu_tanh", Activation::kGeluTanh},  {"elu", Activation::kElu},
+    {"mish", Activation::kMish},           {"softplus", Activation::kSoftplus},
 };
 
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
@@ -37,7 +30,8 @@ double clamp(double x, double low, double high) {
 
 Epilogue parse_epilogue(const Attrs& attrs) {
   const std::string name = attrs.s("activation", "none");
-  const auto* it = std::find_if(std::begin(kNames), std::end(kNames), [&](const auto& row) { return row.first == name; });
+  const auto* it =
+      std::find_if(std::begin(kNames), std::end(kNames), [&](const auto& row) { return row.first == name; });
   if (it == std::end(kNames)) throw Error("unknown activation '" + name + "'");
   Epilogue epilogue;
   epilogue.activation = it->second;

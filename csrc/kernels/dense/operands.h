@@ -18,7 +18,8 @@ inline const float* data_or_null(const Tensor& tensor) { return tensor.present()
 
 inline void require_f32(const char* step, std::initializer_list<const Tensor*> tensors) {
   for (const Tensor* tensor : tensors) {
-    if (tensor->present() && tensor->dtype != DType::kF32) throw Error(std::string(step) + ": operands must be float32");
+    if (tensor->present() && tensor->dtype != DType::kF32)
+      throw Error(std::string(step) + ": operands must be float32");
   }
 }
 

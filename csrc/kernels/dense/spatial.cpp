@@ -6,12 +6,13 @@ namespace graphopt {
 namespace {
 
 // The last `rank` of three sizes, from a list of `rank` from `offset` on.
-void read_sizes(const Attrs& attrs, const char* name, const char* step, int rank, size_t parts, size_t part, int64_t least,
-                Dims3& sizes) {
+void read_sizes(const Attrs& attrs, const char* name, const char* step, int rank, size_t parts, size_t part,
+                int64_t least, Dims3& sizes) {
   if (!attrs.has(name)) return;
   const std::vector<int64_t>& values = attrs.ints(name);
   const auto count = static_cast<size_t>(rank);
-  if (values.size() != count * parts) throw Error(std::string(step) + ": attribute '" + name + "' has the wrong length");
+  if (values.size() != count * parts)
+    throw Error(std::string(step) + ": attribute '" + name + "' has the wrong length");
   for (size_t i = 0; i < count; ++i) {
     const int64_t value = values[part * count + i];
     if (value < least) throw Error(std::string(step) + ": attribute '" + name + "' is out of range");

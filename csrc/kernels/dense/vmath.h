@@ -56,8 +56,8 @@ struct VMath : Simd {
   static F tanh(F x) {
     const F a = abs(x);
     const F s = mul(x, x);
-    const F near = fma(mul(x, s),
-                       poly(s, {-3.3333284e-01F, 1.3331515e-01F, -5.3745143e-02F, 2.0655219e-02F, -5.72163e-03F}), x);
+    const F near =
+        fma(mul(x, s), poly(s, {-3.3333284e-01F, 1.3331515e-01F, -5.3745143e-02F, 2.0655219e-02F, -5.72163e-03F}), x);
     const F e = exp(mul(a, set1(2.0F)));
     const F far = sub(set1(1.0F), div(set1(2.0F), add(e, set1(1.0F))));
     return select(lt(a, set1(0.625F)), near, copysign(far, x));

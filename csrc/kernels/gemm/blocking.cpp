@@ -55,7 +55,8 @@ GemmBlocking gemm_blocking(const GemmShape& shape) {
   const GemmKernels& kernels = gemm_kernels();
   const int64_t tile_rows = kernels.max_rows[kernels.main_panels - 1];
   int64_t rows = static_cast<int64_t>(caches.l2) / 2 / (block_k * kFloat);
-  rows = std::min({rows, kMaxBlockRows, kTableBytes * tile_rows / (8 * kTableRows * std::max<int64_t>(shape.segments, 1))});
+  rows = std::min(
+      {rows, kMaxBlockRows, kTableBytes * tile_rows / (8 * kTableRows * std::max<int64_t>(shape.segments, 1))});
   blocking.rows = std::max(rows / tile_rows, int64_t{2}) * tile_rows;
   blocking.rows = std::min(blocking.rows, std::max<int64_t>(shape.m, 1));
   blocking.rows_outer = block_k * shape.panels() * kPanel * kFloat <= static_cast<int64_t>(caches.l1) * 3 / 4;

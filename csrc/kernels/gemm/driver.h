@@ -22,7 +22,7 @@ struct GemmShape {
   int64_t m = 0;
   int64_t n = 0;
   int64_t segments = 1;
-  int64_t depth = 0;            // K = segments * depth
+  int64_t depth = 0;         // K = segments * depth
   int64_t spare_floats = 0;  // per row, that Rows::fill may take
   bool copy_rows = false;    // rows collide in the cache: work on a copy (one segment, no spare_floats)
   [[nodiscard]] int64_t k() const { return segments * depth; }

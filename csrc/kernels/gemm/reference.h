@@ -26,8 +26,8 @@ inline std::vector<double> gemm(const std::vector<float>& a, const std::vector<f
         sum += static_cast<double>(a[static_cast<size_t>(i * k + p)]) * b[static_cast<size_t>(p * n + j)];
       }
       const auto at = static_cast<size_t>(i * n + j);
-      y[at] = finish(epilogue, sum, bias.empty() ? 0 : bias[static_cast<size_t>(j)],
-                     residual.empty() ? 0 : residual[at]);
+      y[at] =
+          finish(epilogue, sum, bias.empty() ? 0 : bias[static_cast<size_t>(j)], residual.empty() ? 0 : residual[at]);
     }
   }
   return y;

@@ -10,9 +10,9 @@ using namespace graphopt::test;
 
 namespace {
 
-constexpr const char* kActivations[] = {"none",    "relu",        "clip",      "leaky_relu", "sigmoid",
-                                        "silu",    "tanh",        "hardsigmoid", "hardswish", "gelu",
-                                        "gelu_tanh", "elu",       "mish",      "softplus"};
+constexpr const char* kActivations[] = {"none",      "relu", "clip",        "leaky_relu", "sigmoid",
+                                        "silu",      "tanh", "hardsigmoid", "hardswish",  "gelu",
+                                        "gelu_tanh", "elu",  "mish",        "softplus"};
 
 Attrs make_attrs(int64_t k, int64_t n, const std::string& activation, bool residual_after) {
   Attrs attrs;
@@ -39,9 +39,9 @@ void check_gemm(int64_t m, int64_t n, int64_t k, const std::string& activation, 
                                        with_bias ? f32({n}, bias) : Operand{},
                                        residual_mode > 0 ? f32({m, n}, residual) : Operand{}};
   const auto got = run_everywhere("gemm", attrs, inputs, {m, n});
-  const double error =
-      relative_error(got, reference::gemm(a, b, m, n, k, bias, residual, parse_epilogue(attrs)));
-  if (error > kTolerance) std::printf("m %ld n %ld k %ld %s: %g\n", long(m), long(n), long(k), activation.c_str(), error);
+  const double error = relative_error(got, reference::gemm(a, b, m, n, k, bias, residual, parse_epilogue(attrs)));
+  if (error > kTolerance)
+    std::printf("m %ld n %ld k %ld %s: %g\n", long(m), long(n), long(k), activation.c_str(), error);
   CHECK(error <= kTolerance);
 }
 
@@ -52,8 +52,13 @@ void test_sizes() {
     }
   }
   // several blocks of K, rows that collide in the cache, several threads
-  for (const auto& [m, n, k] : {std::array<int64_t, 3>{5, 40, 1536}, {5, 40, 1537}, {30, 160, 1024}, {70, 144, 3072},
-                                {130, 200, 2500}, {700, 33, 64}, {1300, 20, 40}}) {
+  for (const auto& [m, n, k] : {std::array<int64_t, 3>{5, 40, 1536},
+                                {5, 40, 1537},
+                                {30, 160, 1024},
+                                {70, 144, 3072},
+                                {130, 200, 2500},
+                                {700, 33, 64},
+                                {1300, 20, 40}}) {
     check_gemm(m, n, k, "relu", true, 1);
     check_gemm(m, n, k, "gelu", true, 2);
   }
@@ -78,8 +83,16 @@ void test_empty() {
 // k = 1 and a weight of one: the step is its activation. Checked at every magnitude against libm.
 void test_accuracy() {
   constexpr double kInf = std::numeric_limits<double>::infinity();
-  std::vector<float> x = {0.0F, -0.0F, 1e-30F, -1e-30F, 200.0F, -200.0F, 3e38F, -3e38F,
-                          std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
+  std::vector<float> x = {0.0F,
+                          -0.0F,
+                          1e-30F,
+                          -1e-30F,
+                          200.0F,
+                          -200.0F,
+                          3e38F,
+                          -3e38F,
+                          std::numeric_limits<float>::infinity(),
+                          -std::numeric_limits<float>::infinity(),
                           std::numeric_limits<float>::quiet_NaN()};
   for (float v = -100; v < 100; v += 0.0137F) x.push_back(v);
   for (float v = 1e-8F; v < 100; v *= 1.01F) x.insert(x.end(), {v, -v});
@@ -101,9 +114,10 @@ void test_accuracy() {
       // below the normal range of a float.
       const std::string name = activation;
       const bool subtracts = name.starts_with("gelu") || name.starts_with("hard");
-      const double bound = subtracts ? 1e-6 * std::max(1.0, std::abs(static_cast<double>(x[i])))
-                                     : 1e-6 * std::abs(want) + 1.2e-38;
-      const bool same = std::isnan(want) ? std::isnan(y) : (std::abs(want) == kInf ? y == want : std::abs(y - want) <= bound);
+      const double bound =
+          subtracts ? 1e-6 * std::max(1.0, std::abs(static_cast<double>(x[i]))) : 1e-6 * std::abs(want) + 1.2e-38;
+      const bool same =
+          std::isnan(want) ? std::isnan(y) : (std::abs(want) == kInf ? y == want : std::abs(y - want) <= bound);
       if (!same) std::printf("%s(%.9g) = %.9g, not %.9g\n", activation, static_cast<double>(x[i]), y, want);
       CHECK(same);
     }

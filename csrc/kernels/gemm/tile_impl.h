@@ -92,8 +92,7 @@ template <int Rows, int Panels, bool Direct>
       b += step;
       unroll<Rows>([&](auto r) GRAPHOPT_INLINE_LAMBDA {
         const Simd::F x = Simd::set1(a[r][k]);
-        unroll<kWidth>(
-            [&](auto v) GRAPHOPT_INLINE_LAMBDA { acc[r][v] = Simd::fma(x, column[v], acc[r][v]); });
+        unroll<kWidth>([&](auto v) GRAPHOPT_INLINE_LAMBDA { acc[r][v] = Simd::fma(x, column[v], acc[r][v]); });
       });
     }
   }
@@ -103,9 +102,8 @@ template <int Rows, int Panels, bool Direct>
   }
   float sums[Rows * Panels * kPanel];
   unroll<Rows>([&](auto r) GRAPHOPT_INLINE_LAMBDA {
-    unroll<kWidth>([&](auto v) GRAPHOPT_INLINE_LAMBDA {
-      Simd::store(sums + (r * kWidth + v) * Simd::kLanes, acc[r][v]);
-    });
+    unroll<kWidth>([&](auto v)
+                       GRAPHOPT_INLINE_LAMBDA { Simd::store(sums + (r * kWidth + v) * Simd::kLanes, acc[r][v]); });
   });
   finish_tile<Panels>(t, sums, Rows);
 }

@@ -62,7 +62,7 @@ MatmulShape folded(MatmulShape s) {
 
 // How a float32 product is computed.
 struct MatmulPlan {
-  GemmShape gemm;           // of one block of columns
+  GemmShape gemm;  // of one block of columns
   GemmBlocking blocking{};
   GemmGrid grid;
   bool direct = false;      // B in place
@@ -140,7 +140,8 @@ class MatmulRun {
  private:
   void run_part(int64_t product, Range m, Range n, int worker) const {
     if (m.begin >= m.end) return;
-    std::byte* mine = memory_ + plan_.a_bytes + (plan_.packed_bytes + plan_.scratch_bytes) * static_cast<size_t>(worker);
+    std::byte* mine =
+        memory_ + plan_.a_bytes + (plan_.packed_bytes + plan_.scratch_bytes) * static_cast<size_t>(worker);
     auto* packed = reinterpret_cast<float*>(mine);
     const float* b = b_ + s_.offset(s_.b_steps, product);
     // Transposed copies of A lie one after the other, as A itself does.
@@ -176,8 +177,8 @@ class MatmulRun {
       return;
     }
     for (int64_t j = 0; j < columns; j += kPanel, packed += panel) {
-      gemm_kernels().transpose(b + (column + j) * s_.k, s_.k, std::min<int64_t>(kPanel, columns - j), s_.k, packed, kPanel,
-                               kPanel);
+      gemm_kernels().transpose(b + (column + j) * s_.k, s_.k, std::min<int64_t>(kPanel, columns - j), s_.k, packed,
+                               kPanel, kPanel);
     }
   }
 
@@ -194,8 +195,9 @@ class MatmulRun {
                          for (int64_t i = begin; i < end; ++i) {
                            const int64_t row = i % blocks * kPanel;
                            const int64_t offset = i / blocks * size;
-                           gemm_kernels().transpose(from + offset + row, s_.m, s_.k, std::min<int64_t>(kPanel, s_.m - row),
-                                                    to + offset + row * s_.k, s_.k, s_.k);
+                           gemm_kernels().transpose(from + offset + row, s_.m, s_.k,
+                                                    std::min<int64_t>(kPanel, s_.m - row), to + offset + row * s_.k,
+                                                    s_.k, s_.k);
                          }
                        });
     a_ = to;
@@ -216,9 +218,7 @@ class MatmulRun {
 class MatmulKernel final : public Kernel {
  public:
   explicit MatmulKernel(const Attrs& attrs)
-      : trans_a_(attrs.i("trans_a", 0) != 0),
-        trans_b_(attrs.i("trans_b", 0) != 0),
-        epilogue_(parse_epilogue(attrs)) {
+      : trans_a_(attrs.i("trans_a", 0) != 0), trans_b_(attrs.i("trans_b", 0) != 0), epilogue_(parse_epilogue(attrs)) {
     // `alpha` scales the product where the activation has no use for it.
     const bool taken = epilogue_.activation == Activation::kClip || epilogue_.activation == Activation::kLeakyRelu ||
                        epilogue_.activation == Activation::kHardSigmoid || epilogue_.activation == Activation::kElu;

@@ -1,6 +1,5 @@
 // matmul against the reference: transposition, broadcast batches, sizes around the tiles, every dtype.
 #include "kernels/matmul/reference.h"
-
 #include "kernels/support/number_formats.h"
 #include "kernels_dense.h"
 
@@ -172,14 +171,18 @@ void test_dtypes() {
   const auto same = [](auto v) { return v; };
   check_dtype<double>(DType::kF64, [](Random& r) { return static_cast<double>(r.uniform()); }, same, 1e-14, "tanh");
   // half an ulp of the element type
-  check_dtype<F16>(DType::kF16, [](Random& r) { return support::encode<F16>(static_cast<double>(r.uniform())); },
-                   [](F16 v) { return support::decode(v); }, 5e-4, "relu");
-  check_dtype<BF16>(DType::kBF16, [](Random& r) { return support::encode<BF16>(static_cast<double>(r.uniform())); },
-                    [](BF16 v) { return support::decode(v); }, 4e-3, "none");
-  check_dtype<int32_t>(DType::kI32, [](Random& r) { return static_cast<int32_t>(r.below(2000) - 1000); }, same, 0, "none");
+  check_dtype<F16>(
+      DType::kF16, [](Random& r) { return support::encode<F16>(static_cast<double>(r.uniform())); },
+      [](F16 v) { return support::decode(v); }, 5e-4, "relu");
+  check_dtype<BF16>(
+      DType::kBF16, [](Random& r) { return support::encode<BF16>(static_cast<double>(r.uniform())); },
+      [](BF16 v) { return support::decode(v); }, 4e-3, "none");
+  check_dtype<int32_t>(
+      DType::kI32, [](Random& r) { return static_cast<int32_t>(r.below(2000) - 1000); }, same, 0, "none");
   check_dtype<uint32_t>(DType::kU32, [](Random& r) { return static_cast<uint32_t>(r.below(9000)); }, same, 0, "none");
   check_dtype<int64_t>(DType::kI64, [](Random& r) { return r.below(2000000) - 1000000; }, same, 0, "none");
-  check_dtype<uint64_t>(DType::kU64, [](Random& r) { return static_cast<uint64_t>(r.below(2000000)); }, same, 0, "none");
+  check_dtype<uint64_t>(
+      DType::kU64, [](Random& r) { return static_cast<uint64_t>(r.below(2000000)); }, same, 0, "none");
 }
 
 // Integers wrap around; they are neither scaled nor activated.
@@ -187,7 +190,8 @@ void test_integers() {
   Prepared r = prepare({{}, {}, 1, 1, 1});
   std::vector<Operand> outputs = {{DType::kI32, {1, 1}, {}}};
   const auto one = make_operand<int32_t>(DType::kI32, {1, 1}, {1 << 20});
-  run_step("matmul", r.attrs, {one, make_operand<int32_t>(DType::kI32, {1, 1}, {(1 << 12) + 3})}, outputs, 1, Guard::kAfter);
+  run_step("matmul", r.attrs, {one, make_operand<int32_t>(DType::kI32, {1, 1}, {(1 << 12) + 3})}, outputs, 1,
+           Guard::kAfter);
   CHECK(values_of<int32_t>(outputs[0])[0] == 3 << 20);
   r.attrs.set("activation", std::string("relu"));
   CHECK_THROWS(run_step("matmul", r.attrs, {one, one}, outputs, 1, Guard::kAfter), "integers can't");

@@ -1,10 +1,11 @@
 // Step kernels `max_pool`, `average_pool` and `lp_pool`, channels-last.
+#include "kernels/pool/pool.h"
+
 #include <algorithm>
 #include <vector>
 
 #include "kernels/dense/operands.h"
 #include "kernels/gemm/driver.h"
-#include "kernels/pool/pool.h"
 #include "kernels/pool/problem.h"
 #include "runtime/cpu.h"
 
@@ -59,8 +60,8 @@ void run_f32_pool(const PoolProblem& problem, PoolOp op, bool count_padding, con
       const int64_t count = window_count(problem, 0, line / problem.out[1] % problem.out[0], count_padding) *
                             window_count(problem, 1, line % problem.out[1], count_padding);
       for (size_t column = 0; column < divisors.size(); ++column) {
-        divisors[column] = static_cast<float>(
-            count * window_count(problem, 2, static_cast<int64_t>(column), count_padding));
+        divisors[column] =
+            static_cast<float>(count * window_count(problem, 2, static_cast<int64_t>(column), count_padding));
       }
       const Range channels = part_of(problem.channels, parts, i % parts, kPanel);
       PoolLine l{};
@@ -97,8 +98,8 @@ class PoolKernel final : public Kernel {
     const Tensor& x = operand(args.inputs, 0);
     const Tensor& y = args.outputs[0];
     const Tensor& indices = args.outputs.size() > 1 ? args.outputs[1] : operand({}, 0);
-    if (indices.present() && (plain_.op != PlainPool::Op::kMax || indices.dtype != DType::kI64 ||
-                              indices.numel() != y.numel())) {
+    if (indices.present() &&
+        (plain_.op != PlainPool::Op::kMax || indices.dtype != DType::kI64 || indices.numel() != y.numel())) {
       throw Error(std::string(step_) + ": Indices must be int64 and as large as Y");
     }
     const PoolProblem problem = pool_problem(window_, ceil_mode_, x, y, step_);

@@ -58,7 +58,8 @@ inline std::vector<double> pool(const std::string& step, const PoolProblem& q, c
         y.push_back(best);
         if (indices != nullptr) indices->push_back((position.batch * q.channels + c) * volume(q.in) + index);
       } else {
-        y.push_back(step == "average_pool" ? sum / static_cast<double>(count) : std::pow(sum, 1.0 / static_cast<double>(q.p)));
+        y.push_back(step == "average_pool" ? sum / static_cast<double>(count)
+                                           : std::pow(sum, 1.0 / static_cast<double>(q.p)));
       }
     }
   }

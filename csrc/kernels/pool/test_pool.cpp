@@ -2,7 +2,6 @@
 #include <functional>
 
 #include "kernels/pool/reference.h"
-
 #include "kernels/support/number_formats.h"
 #include "kernels_dense.h"
 
@@ -184,13 +183,15 @@ void test_dtypes() {
   for (const char* step : {"max_pool", "average_pool", "lp_pool"}) {
     // half an ulp of the element type
     check_dtype<double>(DType::kF64, step, f64, wide[0], [](double v) { return v; }, 1e-14);
-    check_dtype<support::F16>(DType::kF16, step, f16, wide[1],
-                              [](support::F16 v) { return static_cast<double>(support::decode(v)); }, 5e-4);
-    check_dtype<support::BF16>(DType::kBF16, step, bf16, wide[2],
-                               [](support::BF16 v) { return static_cast<double>(support::decode(v)); }, 4e-3);
+    check_dtype<support::F16>(
+        DType::kF16, step, f16, wide[1], [](support::F16 v) { return static_cast<double>(support::decode(v)); }, 5e-4);
+    check_dtype<support::BF16>(
+        DType::kBF16, step, bf16, wide[2], [](support::BF16 v) { return static_cast<double>(support::decode(v)); },
+        4e-3);
   }
   check_dtype<int8_t>(DType::kI8, "max_pool", i8, wide[3], [](int8_t v) { return double{static_cast<double>(v)}; }, 0);
-  check_dtype<uint8_t>(DType::kU8, "max_pool", u8, wide[4], [](uint8_t v) { return double{static_cast<double>(v)}; }, 0);
+  check_dtype<uint8_t>(
+      DType::kU8, "max_pool", u8, wide[4], [](uint8_t v) { return double{static_cast<double>(v)}; }, 0);
 }
 
 void test_errors() {
