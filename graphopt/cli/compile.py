@@ -88,7 +88,10 @@ def _verdict(found: dict[str, Any] | None) -> str:
         return "not verified (--no-verify)"
     if "skipped" in found:
         return f"not verified: {found['skipped']}"
-    return (
+    text = (
         f"verified against {found['oracle']}: relative L2 error {found['relative_error']:.2e} "
         f"(allowed {found['tolerance']:.0e})"
     )
+    if "rounding_error" in found:
+        text += f"; rounding alone moves the model's own result by {found['rounding_error']:.2e}"
+    return text

@@ -16,6 +16,7 @@ from graphopt import _native
 from graphopt.errors import (
     ArtifactError,
     ExecutionError,
+    GraphoptError,
     InputError,
     OptionError,
     missing_extra,
@@ -85,7 +86,11 @@ class _HostNodes:
             from graphopt.backends.reference import evaluate_text
 
             function = self._functions[node] = evaluate_text(self.texts[node])
-        return [None if x is None else np.asarray(x) for x in function(inputs)]
+        try:
+            results = function(inputs)
+        except GraphoptError as error:  # of the compiler's side, which speaks of models
+            raise ExecutionError(str(error)) from None
+        return [None if x is None else np.asarray(x) for x in results]
 
 
 class Session:

@@ -2,7 +2,7 @@
 
 from graphopt.verify.compare import TOLERANCES, Comparison, compare, relative_error
 from graphopt.verify.inputs import default_sizes, fit_inputs, random_inputs
-from graphopt.verify.oracle import Oracle, find_oracle
+from graphopt.verify.oracle import Oracle, find_oracle, rounding_errors
 
 __all__ = [
     "TOLERANCES",
@@ -14,4 +14,5 @@ __all__ = [
     "fit_inputs",
     "random_inputs",
     "relative_error",
+    "rounding_errors",
 ]

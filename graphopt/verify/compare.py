@@ -67,9 +67,13 @@ def relative_error(actual: Any, expected: Any) -> float:
 
 
 def compare(
-    actual: Mapping[str, Any], expected: Mapping[str, Any], slack: float = 1.0
+    actual: Mapping[str, Any],
+    expected: Mapping[str, Any],
+    slack: float = 1.0,
+    rounding: Mapping[str, float] | None = None,
 ) -> list[Comparison]:
-    """Errors of all outputs. ``slack`` widens the tolerance of floats.
+    """Errors of all outputs. ``slack`` widens the tolerance of floats; so does ``rounding``, what
+    the reference itself moves by rounding, twice which is allowed.
 
     Another element type is an infinite error, however near the numbers are.
     """
@@ -82,5 +86,8 @@ def compare(
             tolerance = 0.0
         same = found.dtype == array.dtype or {found.dtype.kind, array.dtype.kind} <= set("OUST")
         error = relative_error(found, array) if same else float("inf")
-        result.append(Comparison(name, error, tolerance * slack))
+        allowed = tolerance * slack
+        if tolerance and rounding is not None:
+            allowed = max(allowed, 2 * rounding.get(name, 0.0))
+        result.append(Comparison(name, error, allowed))
     return result

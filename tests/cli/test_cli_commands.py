@@ -285,7 +285,7 @@ def test_check_lists_custom_ops_beside_the_others(cli: Cli, tmp_path: Path) -> N
     assert found.code == 4
     rows = {item["op"]: item for item in _json(found.out)["unsupported"]}
     assert rows["my.own::Secret"]["node"] == "n1"
-    assert "OpDef" in rows["my.own::Secret"]["proposal"]
+    assert "graphopt.ops.register" in rows["my.own::Secret"]["proposal"]
     assert rows["Reshape"]["node"] == "n0"
 
 
