@@ -188,8 +188,10 @@ def _reduce_floats(trace: Trace, name: str, x: Expr, space: RowSpace) -> Expr:
     if name in ("Sum", "Mean"):
         # In double: a long row summed in order is off by its length in roundings, and models that
         # write a variance as E[x*x] - E[x]**2 magnify that by orders.
-        total = b.convert(b.reduce("sum", b.convert(x, "float64")), x.type)
-        return total if name == "Sum" else total / _size(trace, space.count, x.type)
+        total = b.reduce("sum", b.convert(x, "float64"))
+        if name == "Mean":
+            total = total / _size(trace, space.count, "float64")
+        return b.convert(total, x.type)
     if name in ("Prod", "Max", "Min"):
         return b.reduce(name.lower(), x)
     if name == "L1":

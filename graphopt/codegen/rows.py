@@ -167,7 +167,7 @@ class _Rows:
         e.store(values, constant(start, x.args[0].type, lanes), e.integer(0))
         if position is None:
             totals = None
-            if x.attr == "sum" and is_float(x.type) and self._is_long():
+            if x.attr == "sum" and x.type == "float32" and self._is_long():
                 totals = e.local(x.type, lanes, "total")
                 e.store(totals, constant(0, x.type, lanes), e.integer(0))
             return _Accumulator(x, lanes, values, None, totals)
