@@ -437,6 +437,8 @@ def _resize(sinker: _Sinker, node: Node) -> list[State] | None:
 
 
 _HANDLERS: dict[str, Handler] = {
+    "ArgMax": _reduction,
+    "ArgMin": _reduction,
     "Concat": _concat,
     "Hardmax": _with_axis,
     "LogSoftmax": _with_axis,

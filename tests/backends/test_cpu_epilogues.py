@@ -225,10 +225,17 @@ def test_scale_and_shift_fold_into_weights() -> None:
     net = Net()
     y, _ = _conv(net)
     y = net("Mul", y, net.weight(20, 1, 1))
-    y = net("Sub", y, net.weight(20, 1, 1))
-    y = net("Div", y, net.const(np.float32(3.0)))
+    y = net("Add", y, net.weight(20, 1, 1))
+    y = net("Mul", y, net.const(np.float32(3.0)))
     found = kernels(check(net.output(net("Relu", y))))
     assert found == ["object", "conv", "object"]
+
+
+def test_differences_and_quotients_after_a_product() -> None:
+    net = Net()
+    y, _ = _conv(net)
+    y = net("Div", net("Sub", y, net.weight(20, 1, 1)), net.const(np.float32(3.0)))
+    check(net.output(net("Relu", y), net("Sub", net.weight(20, 1, 1), y)))
 
 
 def test_residual_with_symbolic_sizes() -> None:

@@ -142,7 +142,8 @@ def test_special_values() -> None:
 def test_global(op: str) -> None:
     net = Net()
     net.output(net(op, net.input("x", (2, 5, 6, 7))))
-    check(net, {"x": ("N", 5, "H", "W")}, [{"x": (1, 5, 1, 3)}])
+    more = [{"x": (1, 5, 1, 3)}]
+    check(net, {"x": ("N", 5, "H", "W")}, more, fallbacks=op == "GlobalLpPool")
 
 
 def test_pool_between_convolutions_stays_channels_last() -> None:

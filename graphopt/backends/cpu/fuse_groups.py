@@ -23,10 +23,16 @@ from graphopt.rewrite import Pass, PassContext, record_edit
 __all__ = ["FuseGroups", "classify"]
 
 _ROWS = {
+    "ArgMax": "reduce",
+    "ArgMin": "reduce",
     "GroupNormalization": "layer_norm",
+    "Hardmax": "softmax",
     "InstanceNormalization": "layer_norm",
+    "LRN": "window",
     "LayerNormalization": "layer_norm",
     "LogSoftmax": "softmax",
+    "LpNormalization": "layer_norm",
+    "MeanVarianceNormalization": "layer_norm",
     "RMSNormalization": "layer_norm",
     "Softmax": "softmax",
 }
