@@ -47,7 +47,7 @@ def find(name: str) -> Backend:
         raise OptionError(f"there is no target '{name}' (there are: {', '.join(names())}){hint}")
     try:
         backend = entry.load()()
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:
         raise ToolchainError(
             f"backend '{name}' ({entry.value}) cannot be imported: {error}"
         ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphopt.cli.common import JsonFlag, emit_json, table
+from graphopt.errors import ToolchainError
 
 __all__ = ["targets"]
 
@@ -15,7 +16,12 @@ def targets(as_json: JsonFlag = False) -> None:
 
     rows: list[dict[str, Any]] = []
     for name in names():
-        backend = find(name)
+        try:
+            backend = find(name)
+        except ToolchainError as error:  # a broken package must not hide the others
+            row = {"name": name, "summary": "", "available": False, "why_not": str(error)}
+            rows.append({**row, "options": {}})
+            continue
         unavailable = backend.probe()
         rows.append(
             {

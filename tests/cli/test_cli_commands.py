@@ -370,6 +370,24 @@ def test_targets(cli: Cli) -> None:
     assert rows["reference"]["available"] is True
 
 
+def test_targets_lists_the_others_beside_a_broken_one(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from importlib.metadata import EntryPoint
+
+    from graphopt.backends import registry
+
+    broken = EntryPoint("broken", "nowhere_at_all:Backend", "graphopt.backends")
+    monkeypatch.setitem(registry._entries(), "broken", broken)
+    found = cli("targets", "--json")
+    assert found.code == 0
+    rows = {row["name"]: row for row in _json(found.out)["targets"]}
+    assert rows["cpu"]["available"] is True
+    assert rows["broken"]["available"] is False
+    assert "nowhere_at_all" in rows["broken"]["why_not"]
+    assert "nowhere_at_all" in cli("targets").out
+
+
 def test_output_into_a_pipe_that_closes_early() -> None:
     """``graphopt passes | head -1`` ends without a word."""
     command = f"{sys.executable} -m graphopt passes --json | head -c 10"
