@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tvm import tirx
 from tvm.ir import PrimType
@@ -13,7 +13,9 @@ from graphopt.codegen.cabi import Function
 from graphopt.codegen.expr import compute_type
 from graphopt.codegen.isa import Isa
 from graphopt.codegen.kernel import Kernel
+from graphopt.codegen.narrow import emit_narrow
 from graphopt.codegen.nest import emit_nest, minimum
+from graphopt.codegen.plan import Nest
 from graphopt.codegen.rows import emit_rows
 from graphopt.codegen.tiles import emit_tiles
 from graphopt.codegen.tir import Buffer, Emitter, Val, select
@@ -37,6 +39,14 @@ def emit_kernel(
         dims = (*dims, *missing)
 
 
+def _emitter(nest: Nest) -> Callable[[Body, Nest, Val, Val], None]:
+    if nest.rows:
+        return emit_rows
+    if nest.narrow:
+        return emit_narrow
+    return emit_tiles if nest.tiled else emit_nest
+
+
 def _emit(kernel: Kernel, e: Emitter, dims: Sequence[Dim]) -> tuple[Function, list[Dim]]:
     index = PrimType("int64")
     params = []
@@ -57,7 +67,7 @@ def _emit(kernel: Kernel, e: Emitter, dims: Sequence[Dim]) -> tuple[Function, li
     offset: Dim = 0
     for nest in kernel.nests:
         body = Body(e, buffers, table)
-        emit = emit_rows if nest.rows else emit_tiles if nest.tiled else emit_nest
+        emit = _emitter(nest)
         if len(kernel.nests) == 1:
             emit(body, nest, low, high)
             continue

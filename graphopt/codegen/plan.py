@@ -56,6 +56,8 @@ class Nest:
     reduced: frozenset[int] = frozenset()
     # Square tiles of the last two axes, of which the first is read along.
     tiled: bool = False
+    # A last axis of a few steps; vectors, and blocks, run along the one before.
+    narrow: bool = False
     # A row program: reduced axes come last, and blocks run along the last axis that is kept.
     rows: bool = False
 
@@ -73,6 +75,8 @@ class Nest:
             blocks = self.extents[self.outer] if self.block is not None else 0
             return units * ceildiv(blocks, self.block) if self.block is not None else units
         inner = list(self.extents[self.outer :])
+        if self.narrow and self.block is not None:
+            return units * ceildiv(inner[0], self.block)
         if self.tiled:
             return units * product(ceildiv(size, TILE_BLOCK) for size in inner)
         if self.block is not None:
@@ -298,6 +302,8 @@ def schedule(nest: Nest) -> Nest:
     extents = nest.extents
     if not extents:
         return nest
+    if _is_narrow(nest):
+        return replace(nest, outer=len(extents) - 2, block=BLOCK, narrow=True)
     tiled = _tiled(nest)
     if tiled is not None:
         return tiled
@@ -315,6 +321,33 @@ def schedule(nest: Nest) -> Nest:
         work *= size
         outer -= 1
     return replace(nest, outer=outer)
+
+
+def _is_narrow(nest: Nest) -> bool:
+    """True when the last axis has a few steps and all memory is contiguous, or interleaved in as
+    many steps, along the axis before it."""
+    p, q = len(nest.extents) - 2, len(nest.extents) - 1
+    if p < 0:
+        return False
+    length, steps = nest.extents[p], nest.extents[q]
+    if not isinstance(steps, int) or not 2 <= steps <= 4:
+        return False
+    if isinstance(length, int) and length < 16:
+        return False
+    for store in nest.stores:
+        if not uses_only_axes(store.coord):
+            return False
+        if (store.coord.coefficient(p), store.coord.coefficient(q)) != (steps, 1):
+            return False
+    for expr in walk(nest.roots):
+        if expr.coord is None:
+            continue
+        if not uses_only_axes(expr.coord) and p in expr.axes:
+            return False
+        along, across = expr.coord.coefficient(p), expr.coord.coefficient(q)
+        if expr.op == "load" and along not in (0, 1) and (along, across) != (steps, 1):
+            return False
+    return True
 
 
 def _tiled(nest: Nest) -> Nest | None:
@@ -383,7 +416,7 @@ def grain_of(nest: Nest) -> int:
         sizes = [min(s, TILE_BLOCK) if isinstance(s, int) else TILE_BLOCK for s in sizes]
     if nest.block is not None:
         inner *= nest.block
-        sizes.pop(0 if nest.rows else -1)
+        sizes.pop(0 if nest.rows or nest.narrow else -1)
     for size in sizes:
         inner *= size if isinstance(size, int) else 256
     return max(1, round(_TASK_NS / max(each * inner, 1e-3)))

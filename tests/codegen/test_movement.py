@@ -338,3 +338,31 @@ def test_refusals() -> None:
     pads = graph.add_input("pads", TensorType(DType.I64, (4,)))
     node = Builder(graph).Pad(x, pads).producer
     assert "only known when the model runs" in str(can_emit(node))
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4])
+def test_narrow_last_axes(steps: int, tmp_path: Path) -> None:
+    """Pixels: planes to interleaved, arithmetic on interleaved, other types, symbolic sizes."""
+    run([(2, steps, 9, 11)], lambda b, x: b.Transpose(x, perm=(0, 2, 3, 1)), tmp_path)
+    for dtype in (DType.U8, DType.F64, DType.BOOL):
+        run([(steps, 70)], lambda b, x: b.Transpose(x), tmp_path, dtype)
+
+    def scaled(b: Builder, x: Value, s: Value, c: Value) -> list[Value]:
+        y = b.Mul(b.Sub(x, c), s)
+        return [y, b.Greater(y, np.float32(0))]
+
+    n = sym("N")
+    graph = body([(2, n, steps), (steps,), (1,)], scaled)
+    for size in (0, 1, 7, 16, 50, 2100):
+        shapes = [(2, size, steps), (steps,), (1,)]
+        arrays = [RNG.standard_normal(s).astype(np.float32) for s in shapes]
+        check(graph, arrays, tmp_path, env={"N": size})
+
+    def image(b: Builder, x: Value, s: Value) -> Value:
+        return b.Mul(b.Cast(x, to=int(DType.F32)), s)
+
+    graph = Graph("body")
+    x = graph.add_input("x", TensorType(DType.U8, (20, 21, steps)))
+    s = graph.add_input("s", TensorType(DType.F32, (steps,)))
+    graph.add_output(image(Builder(graph), x, s))
+    check(graph, [fill((20, 21, steps), DType.U8), fill((steps,))], tmp_path)
