@@ -42,8 +42,9 @@ struct Position {
 
   Position(int64_t index, const Dims3& dims) {
     for (size_t axis = 3; axis-- > 0;) {
-      at[axis] = index % dims[axis];
-      index /= dims[axis];
+      const int64_t dim = dims[axis] > 0 ? dims[axis] : 1;  // an empty range has a position all the same
+      at[axis] = index % dim;
+      index /= dim;
     }
     batch = index;
   }
