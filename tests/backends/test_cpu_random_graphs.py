@@ -1,7 +1,8 @@
 """Random graphs through the whole CPU pipe: whatever meets whatever, the numbers must hold.
 
 Hypothesis draws a list of small integers and a builder turns it into ops that fit the values made
-so far, so every draw is a model and shrinking drops nodes.
+so far, so every draw is a model and shrinking drops nodes. Free batches are told by their size: a
+multiple of BATCH is a multiple of the batch, and no other size ever is one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tests.backends.pipe import Net, compiled, loaded, onnxruntime_outputs
 EXAMPLES = int(os.environ.get("GRAPHOPT_EXAMPLES", "25"))
 
 Shape = tuple[int, ...]
+BATCH = 7
 
 
 class _Done(Exception):
@@ -33,8 +35,9 @@ class _Done(Exception):
 class Grower:
     """Adds ops to a net as a stream of choices says. Values stay of moderate size."""
 
-    def __init__(self, choices: list[int]) -> None:
+    def __init__(self, choices: list[int], batch: bool = False) -> None:
         self.net = Net()
+        self.batch = batch
         self.choices: Iterator[int] = iter(choices)
         self.values: list[tuple[str, Shape]] = []
 
@@ -49,6 +52,17 @@ class Grower:
         """One of the values so far, the latest likelier."""
         back = min(self.pick(8), self.pick(8))
         return self.values[-1 - back % len(self.values)]
+
+    def free(self, *sizes: int) -> bool:
+        """True when one of these sizes depends on the batch (0, which is told apart, does not)."""
+        return self.batch and any(size and size % BATCH == 0 for size in sizes)
+
+    def target(self, shape: Shape) -> Any:
+        """A constant to reshape to; None where more than one size is free."""
+        free = [axis for axis, size in enumerate(shape) if self.free(size)]
+        if len(free) > 1:
+            return None
+        return self.net.const([-1 if axis in free else size for axis, size in enumerate(shape)])
 
     def add(self, name: Any, shape: Shape) -> None:
         """Keeps a new value if it is not too large."""
@@ -102,7 +116,7 @@ def _binary(g: Grower) -> None:
 
 def _constant(g: Grower) -> None:
     x, shape = g.value()
-    kept = tuple(size if g.pick(2) else 1 for size in shape)
+    kept = tuple(size if g.pick(2) and not g.free(size) else 1 for size in shape)
     drop = g.pick(len(shape) + 1) if all(size == 1 for size in kept) else 0
     w = g.net.weight(*kept[drop:])
     op = ("Add", "Sub", "Mul", "Max")[g.pick(4)]
@@ -119,8 +133,9 @@ def _where(g: Grower) -> None:
 
 def _matmul(g: Grower) -> None:
     x, shape = g.value()
-    if shape:
+    if shape and not g.free(shape[-1]):
         n = 1 + g.pick(20)
+        n += g.free(n)
         g.add(g.net("MatMul", x, g.net.weight(shape[-1], n)), (*shape[:-1], n))
 
 
@@ -140,8 +155,13 @@ def _conv(g: Grower) -> None:
     if len(shape) != 4:
         return
     n, c, h, w = shape
+    if g.free(c):
+        return
     kernel, group = (1, 3)[g.pick(2)], (1, c)[g.pick(2)]
     out = c if group == c else 1 + g.pick(12)
+    out += g.free(out)
+    if out % group:
+        return
     pads = [kernel // 2] * 4
     w0 = g.net.weight(out, c // group, kernel, kernel, scale=0.3)
     g.add(g.net("Conv", x, w0, pads=pads, group=group), (n, out, h, w))
@@ -149,7 +169,11 @@ def _conv(g: Grower) -> None:
 
 def _pool(g: Grower) -> None:
     x, shape = g.value()
-    if len(shape) == 4 and min(shape[2:]) >= 2:
+    if (
+        len(shape) == 4
+        and min(shape[2:]) >= 2
+        and not g.free(*shape[2:], *(d // 2 for d in shape[2:]))
+    ):
         op = ("MaxPool", "AveragePool")[g.pick(2)]
         n, c, h, w = shape
         g.add(g.net(op, x, kernel_shape=[2, 2], strides=[2, 2]), (n, c, h // 2, w // 2))
@@ -170,15 +194,19 @@ def _reshape(g: Grower) -> None:
         return
     axis = g.pick(len(shape) - 1)
     merged = (*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
-    g.add(g.net("Reshape", x, g.net.const(list(merged))), merged)
+    target = g.target(merged)
+    if target is not None:
+        g.add(g.net("Reshape", x, target), merged)
 
 
 def _split_axis(g: Grower) -> None:
     x, shape = g.value()
     for axis, size in enumerate(shape):
-        if size % 2 == 0 and size > 0:
+        if size % 2 == 0 and size > 0 and not g.free(size):
             parts = (*shape[:axis], 2, size // 2, *shape[axis + 1 :])
-            g.add(g.net("Reshape", x, g.net.const(list(parts))), parts)
+            target = g.target(parts)
+            if target is not None:
+                g.add(g.net("Reshape", x, target), parts)
             return
 
 
@@ -197,6 +225,11 @@ def _concat(g: Grower) -> None:
     if not left or len(left) != len(right):
         return
     axis = g.axis(left)
+    both = left[axis], right[axis]
+    if g.free(sum(both)) != (g.free(both[0]) and g.free(both[1])) or (
+        g.free(*both) and not g.free(sum(both))
+    ):
+        return
     if (*left[:axis], *left[axis + 1 :]) == (*right[:axis], *right[axis + 1 :]):
         y = g.net("Concat", a, b, axis=axis)
         g.add(y, (*left[:axis], left[axis] + right[axis], *left[axis + 1 :]))
@@ -208,7 +241,7 @@ def _slice(g: Grower) -> None:
         return
     axis = g.axis(shape)
     start, stop = sorted((g.pick(shape[axis] + 1), g.pick(shape[axis] + 1)))
-    if start < stop:
+    if start < stop and not g.free(shape[axis], stop - start):
         y = g.net("Slice", x, g.net.const([start]), g.net.const([stop]), g.net.const([axis]))
         g.add(y, (*shape[:axis], stop - start, *shape[axis + 1 :]))
 
@@ -221,6 +254,8 @@ def _split(g: Grower) -> None:
     if shape[axis] >= 2:
         first = 1 + g.pick(shape[axis] - 1)
         sizes = [first, shape[axis] - first]
+        if g.free(shape[axis], *sizes):
+            return
         parts = g.net("Split", x, g.net.const(sizes), outputs=2, axis=axis)
         for y, size in zip(parts, sizes, strict=True):
             g.add(y, (*shape[:axis], size, *shape[axis + 1 :]))
@@ -231,8 +266,10 @@ def _pad(g: Grower) -> None:
     if not shape:
         return
     before, after = ([g.pick(3) for _ in shape] for _ in range(2))
-    y = g.net("Pad", x, g.net.const([*before, *after]))
-    g.add(y, tuple(a + b + c for a, b, c in zip(before, shape, after, strict=True)))
+    padded = tuple(a + b + c for a, b, c in zip(before, shape, after, strict=True))
+    if any(g.free(a, b) and a != b for a, b in zip(shape, padded, strict=True)):
+        return
+    g.add(g.net("Pad", x, g.net.const([*before, *after])), padded)
 
 
 def _gather(g: Grower) -> None:
@@ -240,6 +277,8 @@ def _gather(g: Grower) -> None:
     if not shape:
         return
     axis = g.axis(shape)
+    if g.free(shape[axis]):
+        return
     rows = [g.pick(shape[axis]) for _ in range(1 + g.pick(3))]
     y = g.net("Gather", x, g.net.const(rows), axis=axis)
     g.add(y, (*shape[:axis], len(rows), *shape[axis + 1 :]))
@@ -248,7 +287,8 @@ def _gather(g: Grower) -> None:
 def _expand(g: Grower) -> None:
     x, shape = g.value()
     wide = tuple(3 if size == 1 else size for size in shape)
-    g.add(g.net("Expand", x, g.net.const([2, *wide])), (2, *wide))
+    one = [1 if g.free(size) else size for size in (2, *wide)]
+    g.add(g.net("Expand", x, g.net.const(one)), (2, *wide))
 
 
 def _reduce(g: Grower) -> None:
@@ -270,14 +310,14 @@ def _softmax(g: Grower) -> None:
 def _layer_norm(g: Grower) -> None:
     x, shape = g.value()
     # One element alone is its own mean: what is left is rounding error, scaled up.
-    if shape and shape[-1] > 2:
+    if shape and shape[-1] > 2 and not g.free(shape[-1]):
         weights = g.net.weight(shape[-1]), g.net.weight(shape[-1])
         g.add(g.net("LayerNormalization", x, *weights, epsilon=0.1), shape)
 
 
 def _batch_norm(g: Grower) -> None:
     x, shape = g.value()
-    if len(shape) >= 2:
+    if len(shape) >= 2 and not g.free(shape[1]):
         w = [g.net.weight(shape[1]) for _ in range(3)]
         variance = g.net.const(np.abs(g.net.rng.standard_normal(shape[1])).astype(np.float32) + 0.5)
         g.add(g.net("BatchNormalization", x, *w, variance), shape)
@@ -298,7 +338,7 @@ _MAKERS: tuple[Callable[[Grower], None], ...] = (
 INPUTS: tuple[Shape, ...] = ((2, 6, 5, 4), (3, 4, 6), (4, 6), (1, 8, 6, 6), (2, 1, 3))
 
 
-def _check(grower: Grower, symbols: bool) -> None:
+def _check(grower: Grower, symbols: bool, batches: tuple[int, ...] = ()) -> None:
     net = grower.net
     read = {name for node in net.nodes for name in node.input}
     ends = [name for name, _ in grower.values[1:] if name not in read] or [grower.values[-1][0]]
@@ -310,7 +350,12 @@ def _check(grower: Grower, symbols: bool) -> None:
         model = net.model()
     source = graphopt.from_onnx(model)
     session = loaded(compiled(source))
-    feeds = net.feeds()
+    shape = net.inputs["x"][1]
+    for shapes in ({}, *({"x": (n, *shape[1:])} for n in batches)):
+        _compare(model, source, session, net.feeds(1, shapes))
+
+
+def _compare(model: Any, source: Any, session: Any, feeds: Any) -> None:
     got = session.run(feeds)
     with np.errstate(all="ignore"):
         plain = run_graph(source, feeds)
@@ -322,18 +367,38 @@ def _check(grower: Grower, symbols: bool) -> None:
         assert relative_error(mine, right) <= bound, f"{name}: {relative_error(mine, right):.2e}"
 
 
-@given(st.sampled_from(INPUTS), st.lists(st.integers(0, 2**16), min_size=10, max_size=120))
-@settings(
+CHOICES = st.lists(st.integers(0, 2**16), min_size=10, max_size=120)
+SETTINGS = settings(
     max_examples=EXAMPLES,
     deadline=None,
     derandomize="GRAPHOPT_EXAMPLES" not in os.environ,
     suppress_health_check=[HealthCheck.too_slow],
     print_blob=True,
 )
-@pytest.mark.timeout(0 if "GRAPHOPT_EXAMPLES" in os.environ else 300)
+TIMEOUT = pytest.mark.timeout(0 if "GRAPHOPT_EXAMPLES" in os.environ else 300)
+
+
+@given(st.sampled_from(INPUTS), CHOICES)
+@SETTINGS
+@TIMEOUT
 def test_random_graphs(shape: Shape, choices: list[int]) -> None:
     grower = Grower(choices)
     grower.values.append((grower.net.input("x", shape), shape))
     grower.grow()
     if grower.net.nodes and len(grower.values) > 1:
         _check(grower, symbols=choices[0] % 2 == 1)
+
+
+FREE: tuple[Shape, ...] = ((BATCH, 6, 5, 4), (BATCH, 4, 6), (BATCH, 8), (BATCH, 1, 2, 3), (BATCH,))
+
+
+@given(st.sampled_from(FREE), CHOICES)
+@SETTINGS
+@TIMEOUT
+def test_random_graphs_of_any_batch(shape: Shape, choices: list[int]) -> None:
+    """Compiled once, run at other sizes than those it was made with, 1 among them."""
+    grower = Grower(choices, batch=True)
+    grower.values.append((grower.net.input("x", shape), shape))
+    grower.grow()
+    if grower.net.nodes and len(grower.values) > 1:
+        _check(grower, symbols=True, batches=(1, 2, 13))
