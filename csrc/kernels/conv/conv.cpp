@@ -78,7 +78,9 @@ class ConvKernel final : public Kernel {
                         static_cast<std::byte*>(args.workspace) + zeros_bytes(g),
                         [&](int64_t group, GemmOperands& operands, ConvRows& rows) {
                           describe(group, operands);
-                          rows = {&g, x.ptr<float>() + group * g.window_channels, zeros};
+                          rows.geometry = &g;
+                          rows.x = x.ptr<float>() + group * g.window_channels;
+                          rows.zeros = zeros;
                         });
   }
 

@@ -64,7 +64,10 @@ class ConvTransposeKernel final : public Kernel {
                                      operands.c = y.ptr<float>() + group * cout;
                                      if (bias.present()) operands.bias = bias.ptr<float>() + group * cout;
                                      if (residual.present()) operands.residual = residual.ptr<float>() + group * cout;
-                                     rows = {&g, &phase, x.ptr<float>() + group * g.window_channels, zeros};
+                                     rows.geometry = &g;
+            rows.phase = &phase;
+            rows.x = x.ptr<float>() + group * g.window_channels;
+            rows.zeros = zeros;
                                    });
     });
   }

@@ -10,12 +10,18 @@ namespace {
 
 bool inside(int64_t at, int64_t size) { return at >= 0 && at < size; }
 
-// Whether a window that begins at `at` lies in the input entirely.
-bool covers(const ConvGeometry& g, const Dims3& at) {
-  for (size_t axis = 0; axis < 3; ++axis) {
-    if (at[axis] < 0 || at[axis] + g.window.extent(axis) > g.in[axis]) return false;
-  }
-  return true;
+// Pointers for a run of rows whose inputs lie in one line: row r reads position first + r * stride, or
+// zeros where that is no position of the line.
+void fill_run(const float** slots, int64_t count, const float* line, int64_t first, int64_t stride, int64_t size,
+              int64_t channels, const float* zeros) {
+  int64_t begin = 0;
+  int64_t end = count;
+  if (first < 0) begin = std::min(count, (stride - 1 - first) / stride);
+  if (first + (count - 1) * stride >= size) end = first >= size ? 0 : (size - first + stride - 1) / stride;
+  end = std::max(begin, end);
+  for (int64_t r = 0; r < begin; ++r) slots[r] = zeros;
+  for (int64_t r = begin; r < end; ++r) slots[r] = line + (first + r * stride) * channels;
+  for (int64_t r = end; r < count; ++r) slots[r] = zeros;
 }
 
 // A copy of the inputs of one merged segment, with zeros for the padding.
@@ -36,75 +42,80 @@ const float* assemble(const ConvGeometry& g, const float* line, int64_t begin, f
 
 }  // namespace
 
-void ConvRows::fill(int64_t row, int64_t count, const float** table, int64_t* c_rows, float*& spare) const {
+void ConvRows::fill(int64_t row, int64_t count, const float** table, int64_t* c_rows, float*& spare) {
+  const ConvGeometry& g = *geometry;
+  if (row != next_row) cursor = Position(row, g.out);
+  next_row = row + count;
+  for (int64_t r = 0; r < count; ++r) c_rows[r] = (row + r) * g.out_channels;
+  for (int64_t done = 0; done < count;) {  // lines of outputs
+    const int64_t run = std::min(count - done, g.out[2] - cursor.at[2]);
+    fill_line(run, table + done, spare);
+    done += run;
+    cursor.skip(run, g.out);
+  }
+}
+
+// Rows for `run` outputs of one line, from the cursor on.
+void ConvRows::fill_line(int64_t run, const float** slots, float*& spare) const {
   const ConvGeometry& g = *geometry;
   const Window& w = g.window;
   const int64_t line = g.in[2] * g.channels;
-  const int64_t plane = g.in[1] * line;
+  const int64_t first = cursor.at[2] * w.stride[2] - w.begin[2];
   const int64_t columns = g.merged ? 1 : w.kernel[2];
-  const int64_t d_step = w.dilation[0] * plane;
-  const int64_t h_step = w.dilation[1] * line;
-  const int64_t w_step = w.dilation[2] * g.channels;
-  Position position(row, g.out);
-  for (int64_t r = 0; r < count; ++r, position.next(g.out)) {
-    c_rows[r] = (row + r) * g.out_channels;
-    const Dims3 at = {position.at[0] * w.stride[0] - w.begin[0], position.at[1] * w.stride[1] - w.begin[1],
-                      position.at[2] * w.stride[2] - w.begin[2]};
-    const float* image = x + position.batch * g.in[0] * plane;
-    const float** slot = table + r;
-    if (covers(g, at)) {
-      const float* first = image + at[0] * plane + at[1] * line + at[2] * g.channels;
-      for (int64_t i = 0; i < w.kernel[0]; ++i) {
-        for (int64_t j = 0; j < w.kernel[1]; ++j) {
-          const float* p = first + i * d_step + j * h_step;
-          for (int64_t k = 0; k < columns; ++k, slot += kTableRows, p += w_step) *slot = p;
-        }
+  for (int64_t i = 0; i < w.kernel[0]; ++i) {
+    const int64_t d = cursor.at[0] * w.stride[0] - w.begin[0] + i * w.dilation[0];
+    for (int64_t j = 0; j < w.kernel[1]; ++j) {
+      const int64_t h = cursor.at[1] * w.stride[1] - w.begin[1] + j * w.dilation[1];
+      if (!inside(d, g.in[0]) || !inside(h, g.in[1])) {
+        for (int64_t k = 0; k < columns; ++k, slots += kTableRows) std::fill_n(slots, run, zeros);
+        continue;
       }
-      continue;
-    }
-    for (int64_t i = 0; i < w.kernel[0]; ++i) {
-      const int64_t d = at[0] + i * w.dilation[0];
-      for (int64_t j = 0; j < w.kernel[1]; ++j) {
-        const int64_t h = at[1] + j * w.dilation[1];
-        const bool present = inside(d, g.in[0]) && inside(h, g.in[1]);
-        const float* from = present ? image + d * plane + h * line : nullptr;
-        if (g.merged) {
-          const bool whole = at[2] >= 0 && at[2] + w.kernel[2] <= g.in[2];
-          *slot = !present ? zeros : whole ? from + at[2] * g.channels : assemble(g, from, at[2], spare);
-          slot += kTableRows;
-          continue;
-        }
-        for (int64_t k = 0; k < columns; ++k, slot += kTableRows) {
-          const int64_t v = at[2] + k * w.dilation[2];
-          *slot = present && inside(v, g.in[2]) ? from + v * g.channels : zeros;
-        }
+      const float* from = x + ((cursor.batch * g.in[0] + d) * g.in[1] + h) * line;
+      if (g.merged) {
+        fill_merged(run, slots, from, first, spare);
+        slots += kTableRows;
+        continue;
+      }
+      for (int64_t k = 0; k < columns; ++k, slots += kTableRows) {
+        fill_run(slots, run, from, first + k * w.dilation[2], w.stride[2], g.in[2], g.channels, zeros);
       }
     }
   }
 }
 
-void ConvTransposeRows::fill(int64_t row, int64_t count, const float** table, int64_t* c_rows,
-                             float*& /*spare*/) const {
+void ConvRows::fill_merged(int64_t run, const float** slots, const float* line, int64_t first, float*& spare) const {
   const ConvGeometry& g = *geometry;
-  const Dims3& stride = g.window.stride;
-  const int64_t line = g.in[2] * g.channels;
-  const int64_t plane = g.in[1] * line;
-  Position position(row, phase->count);
-  for (int64_t r = 0; r < count; ++r, position.next(phase->count)) {
-    const Dims3& at = position.at;
-    int64_t y = position.batch;
-    for (size_t axis = 0; axis < 3; ++axis) y = y * g.out[axis] + at[axis] * stride[axis] + phase->phase[axis];
-    c_rows[r] = y * g.out_channels;
-    const float* image = x + position.batch * g.in[0] * plane;
-    const float** slot = table + r;
-    for (const Dims3& offset : phase->offsets) {
-      const int64_t d = at[0] + offset[0];
-      const int64_t h = at[1] + offset[1];
-      const int64_t v = at[2] + offset[2];
-      const bool present = inside(d, g.in[0]) && inside(h, g.in[1]) && inside(v, g.in[2]);
-      *slot = present ? image + d * plane + h * line + v * g.channels : zeros;
-      slot += kTableRows;
+  const int64_t last = g.in[2] - g.window.kernel[2];
+  for (int64_t r = 0; r < run; ++r, first += g.window.stride[2]) {
+    slots[r] = first >= 0 && first <= last ? line + first * g.channels : assemble(g, line, first, spare);
+  }
+}
+
+void ConvTransposeRows::fill(int64_t row, int64_t count, const float** table, int64_t* c_rows, float*& /*spare*/) {
+  const ConvGeometry& g = *geometry;
+  if (row != next_row) cursor = Position(row, phase->count);
+  next_row = row + count;
+  for (int64_t done = 0; done < count;) {  // lines of outputs
+    const int64_t run = std::min(count - done, phase->count[2] - cursor.at[2]);
+    int64_t y = cursor.batch;
+    for (size_t axis = 0; axis < 3; ++axis) {
+      y = y * g.out[axis] + cursor.at[axis] * g.window.stride[axis] + phase->phase[axis];
     }
+    for (int64_t r = 0; r < run; ++r) c_rows[done + r] = (y + r * g.window.stride[2]) * g.out_channels;
+    const float** slots = table + done;
+    for (const Dims3& offset : phase->offsets) {
+      const int64_t d = cursor.at[0] + offset[0];
+      const int64_t h = cursor.at[1] + offset[1];
+      if (inside(d, g.in[0]) && inside(h, g.in[1])) {
+        const float* line = x + ((cursor.batch * g.in[0] + d) * g.in[1] + h) * g.in[2] * g.channels;
+        fill_run(slots, run, line, cursor.at[2] + offset[2], 1, g.in[2], g.channels, zeros);
+      } else {
+        std::fill_n(slots, run, zeros);
+      }
+      slots += kTableRows;
+    }
+    done += run;
+    cursor.skip(run, phase->count);
   }
 }
 

@@ -28,8 +28,15 @@ struct ConvRows {
   const ConvGeometry* geometry = nullptr;
   const float* x = nullptr;
   const float* zeros = nullptr;  // depth() of them, for taps in the padding
+  // Where the last rows ended, from which the next ones mostly go on.
+  Position cursor{};
+  int64_t next_row = 0;
 
-  void fill(int64_t row, int64_t count, const float** table, int64_t* c_rows, float*& spare) const;
+  void fill(int64_t row, int64_t count, const float** table, int64_t* c_rows, float*& spare);
+
+ private:
+  void fill_line(int64_t run, const float** slots, float*& spare) const;
+  void fill_merged(int64_t run, const float** slots, const float* line, int64_t first, float*& spare) const;
 };
 
 // The outputs of a transposed convolution whose coordinates are `phase` modulo the strides: they share
@@ -46,8 +53,10 @@ struct ConvTransposeRows {
   const ConvTransposePhase* phase = nullptr;
   const float* x = nullptr;
   const float* zeros = nullptr;
+  Position cursor{};
+  int64_t next_row = 0;
 
-  void fill(int64_t row, int64_t count, const float** table, int64_t* c_rows, float*& spare) const;
+  void fill(int64_t row, int64_t count, const float** table, int64_t* c_rows, float*& spare);
 };
 
 }  // namespace graphopt

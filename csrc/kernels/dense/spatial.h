@@ -40,6 +40,7 @@ struct Position {
   int64_t batch = 0;
   Dims3 at{0, 0, 0};
 
+  Position() = default;
   Position(int64_t index, const Dims3& dims) {
     for (size_t axis = 3; axis-- > 0;) {
       const int64_t dim = dims[axis] > 0 ? dims[axis] : 1;  // an empty range has a position all the same
@@ -48,8 +49,11 @@ struct Position {
     }
     batch = index;
   }
-  void next(const Dims3& dims) {
-    if (++at[2] < dims[2]) return;
+  void next(const Dims3& dims) { skip(1, dims); }
+  // `count` positions on, within the innermost axis or to its end.
+  void skip(int64_t count, const Dims3& dims) {
+    at[2] += count;
+    if (at[2] < dims[2]) return;
     at[2] = 0;
     if (++at[1] < dims[1]) return;
     at[1] = 0;

@@ -2,7 +2,7 @@
 //
 // The rows of A are given by a `Rows` object, so that a dense matrix, a strided gather and the windows
 // of a convolution share this code:
-//   void fill(int64_t row, int64_t count, const float** table, int64_t* c_rows, float*& spare) const;
+//   void fill(int64_t row, int64_t count, const float** table, int64_t* c_rows, float*& spare);
 // writes, for rows [row, row + count), table[s * kTableRows + r] for every segment s and the offset of
 // the row in C. It may take memory for rows that must be assembled from `spare` and advance it.
 #pragma once
@@ -93,7 +93,7 @@ template <class Rows>
 class GemmTask {
  public:
   GemmTask(const GemmShape& shape, const GemmBlocking& blocking, const GemmOperands& operands, const Epilogue& epilogue,
-           const Rows& rows, void* scratch)
+           Rows& rows, void* scratch)
       : kernels_(gemm_kernels()),
         shape_(shape),
         operands_(operands),
@@ -227,7 +227,7 @@ class GemmTask {
   const GemmShape& shape_;
   const GemmOperands& operands_;
   const Epilogue& epilogue_;
-  const Rows& rows_;
+  Rows& rows_;
   const GemmBlocking& blocking_;
   float* spare_;
   const float** table_;

@@ -145,7 +145,7 @@ class MatmulRun {
     auto* packed = reinterpret_cast<float*>(mine);
     const float* b = b_ + s_.offset(s_.b_steps, product);
     // Transposed copies of A lie one after the other, as A itself does.
-    const DenseRows rows = {a_ + s_.offset(s_.a_steps, product), s_.k, s_.n};
+    DenseRows rows = {a_ + s_.offset(s_.a_steps, product), s_.k, s_.n};
     GemmShape shape = plan_.gemm;
     for (int64_t column = n.begin; column < n.end; column += plan_.columns) {
       shape.n = std::min(plan_.columns, n.end - column);
