@@ -3,6 +3,7 @@
 #include "kernels/dense/vmath.h"
 // Built on them.
 #include "kernels/dense/activation_impl.h"
+#include "kernels/gemm/dot_impl.h"
 #include "kernels/gemm/tile_impl.h"
 #include "kernels/gemm/transpose_impl.h"
 
@@ -22,6 +23,7 @@ constexpr GemmKernels make_kernels() {
   kernels.activate = activate;
   kernels.transpose = transpose_block;
   kernels.pack = pack_rows;
+  kernels.dot = dot_rows;
   return kernels;
 }
 

@@ -60,6 +60,8 @@ struct GemmKernels {
                     int64_t out_columns);
   // Packs a row-major matrix into panels of 16 columns, `panel` floats apart, zero padded.
   void (*pack)(const float* in, int64_t in_step, int64_t rows, int64_t columns, float* out, int64_t panel);
+  // out[r] = rows[r] . v for `count` rows of k values, `step` floats apart.
+  void (*dot)(const float* rows, int64_t step, int64_t count, const float* v, int64_t k, float* out);
 };
 
 }  // namespace graphopt

@@ -215,6 +215,61 @@ class MatmulRun {
   std::byte* memory_;
 };
 
+// Products with a vector whose matrix has its rows in memory one after the other: every result is a sum
+// along a row, and all results of a product lie side by side.
+class VectorRun {
+ public:
+  static bool fits(const MatmulShape& s) { return (s.n == 1 && !s.trans_a) || (s.m == 1 && s.trans_b); }
+
+  VectorRun(const MatmulShape& shape, const MatmulOperands& operands, float alpha, const Epilogue& epilogue)
+      : s_(shape), o_(operands), alpha_(alpha), epilogue_(epilogue) {}
+
+  void run(const Parallel& parallel) const {
+    constexpr int64_t kWorthAThread = 30'000;  // multiply-adds
+    const int64_t count = s_.m * s_.n;
+    const int64_t threads = parallel.threads();
+    const int64_t parts = std::clamp<int64_t>(count * s_.k / kWorthAThread, 1, std::max<int64_t>(threads / s_.batch, 1));
+    const int64_t work = std::max<int64_t>(count * s_.k / parts, 1);
+    const int64_t grain = std::clamp<int64_t>(kWorthAThread / work, 1, s_.batch * parts);
+    parallel.for_range(s_.batch * parts, grain, [&](int64_t begin, int64_t end, int /*worker*/) {
+      for (int64_t i = begin; i < end; ++i) run_part(i / parts, part_of(count, parts, i % parts, kPanel));
+    });
+  }
+
+ private:
+  void run_part(int64_t product, Range part) const {
+    const bool column = s_.n == 1 && !s_.trans_a;  // else M is 1 and the rows are B's
+    const float* a = o_.a.ptr<float>() + s_.offset(s_.a_steps, product);
+    const float* b = o_.b.ptr<float>() + s_.offset(s_.b_steps, product);
+    const int64_t at = product * s_.m * s_.n + part.begin;
+    const int64_t count = part.end - part.begin;
+    float* y = o_.y.ptr<float>() + at;
+    gemm_kernels().dot((column ? a : b) + part.begin * s_.k, s_.k, count, column ? b : a, s_.k, y);
+    const float* bias = data_or_null(o_.bias);
+    const float* residual = o_.residual.present() ? o_.residual.ptr<float>() + at : nullptr;
+    const float low = epilogue_.low();
+    const float high = epilogue_.high();
+    const bool after = epilogue_.residual_after;
+    for (int64_t i = 0; i < count; ++i) {
+      float x = y[i] * alpha_ + (bias == nullptr ? 0.0F : bias[s_.n == 1 ? 0 : part.begin + i]);
+      if (residual != nullptr && !after) x += residual[i];
+      x = x < low ? low : x;
+      x = x > high ? high : x;
+      if (residual != nullptr && after && epilogue_.is_clamp()) x += residual[i];
+      y[i] = x;
+    }
+    if (epilogue_.is_clamp()) return;
+    constexpr int64_t kRow = 0;
+    gemm_kernels().activate(epilogue_.activation, epilogue_.alpha, epilogue_.beta, y, after ? residual : nullptr, &kRow, 1,
+                            count);
+  }
+
+  const MatmulShape& s_;
+  const MatmulOperands& o_;
+  float alpha_;
+  const Epilogue& epilogue_;
+};
+
 class MatmulKernel final : public Kernel {
  public:
   explicit MatmulKernel(const Attrs& attrs)
@@ -229,7 +284,8 @@ class MatmulKernel final : public Kernel {
                                        int threads) const override {
     const Tensor& a = operand(inputs, 0);
     if (a.dtype != DType::kF32) return 0;
-    return matmul_plan(folded(matmul_shape(a, operand(inputs, 1), trans_a_, trans_b_)), threads).bytes(threads);
+    const MatmulShape shape = folded(matmul_shape(a, operand(inputs, 1), trans_a_, trans_b_));
+    return VectorRun::fits(shape) ? 0 : matmul_plan(shape, threads).bytes(threads);
   }
 
   void run(KernelArgs& args) const override {
@@ -243,6 +299,10 @@ class MatmulKernel final : public Kernel {
       return;
     }
     const MatmulShape folded_shape = folded(shape);
+    if (VectorRun::fits(folded_shape)) {
+      VectorRun(folded_shape, operands, static_cast<float>(scale_), epilogue_).run(args.parallel);
+      return;
+    }
     const MatmulPlan plan = matmul_plan(folded_shape, args.parallel.threads());
     MatmulRun(folded_shape, plan, operands, static_cast<float>(scale_), epilogue_, args.workspace).run(args.parallel);
   }

@@ -130,6 +130,20 @@ void test_batches() {
   }
 }
 
+// A matrix and a vector, on either side.
+void test_vectors() {
+  for (bool trans_a : {false, true}) {
+    for (bool trans_b : {false, true}) {
+      for (int64_t count : {1, 3, 4, 30, 301}) {
+        for (int64_t k : {1, 7, 16, 40, 700}) {
+          check_matmul({{}, {}, count, 1, k, trans_a, trans_b, 0.5, "relu", 1});
+          check_matmul({{3}, {3}, 1, count, k, trans_a, trans_b, 2, "silu", 2});
+        }
+      }
+    }
+  }
+}
+
 void test_empty() {
   check_matmul({{}, {}, 0, 5, 4});
   check_matmul({{}, {}, 5, 0, 4});
@@ -224,6 +238,7 @@ void test_errors() {
 int main() {
   test_sizes();
   test_batches();
+  test_vectors();
   test_empty();
   test_dtypes();
   test_integers();
