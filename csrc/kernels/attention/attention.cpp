@@ -21,6 +21,8 @@ namespace graphopt {
 namespace {
 
 constexpr int64_t kKeys = 256;              // of a block: its scores, keys and values stay in L2
+constexpr int64_t kTasks = 16;       // that a step is cut into at least, down to
+constexpr int64_t kFewRows = 24;     // rows a task
 constexpr int64_t kRows = 96;               // of a task, so that packing a block of keys is a small part of the work
 constexpr int64_t kWorthAThread = 100'000;  // multiply-adds
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -53,15 +55,14 @@ struct AttentionShape {
   // Rows that share a key head: its query heads' queries, one after the other in memory.
   [[nodiscard]] int64_t rows() const { return heads / key_heads * queries; }
   [[nodiscard]] int64_t block_keys() const { return std::min(round_up(keys, kPanel), kKeys); }
-  // Rows of a task: fewer when that is what gives every thread the same.
-  [[nodiscard]] int64_t block_rows(int threads) const {
-    const int64_t problems = std::max<int64_t>(batch * key_heads, 1);
-    int64_t blocks = (rows() + kRows - 1) / kRows;
-    if (threads > 1 && problems % threads != 0 && problems < 4 * threads) {
-      blocks = std::max(blocks, std::min<int64_t>((2 * threads + problems - 1) / problems, (rows() + 7) / 8));
-    }
+  // Rows of a task. Not a matter of how many threads there are, and so neither are the results.
+  [[nodiscard]] int64_t block_rows() const {
+    const int64_t most = std::clamp(batch * key_heads * rows() / kTasks, kFewRows, kRows);
+    const int64_t blocks = (rows() + most - 1) / most;
     return std::max<int64_t>((rows() + blocks - 1) / std::max<int64_t>(blocks, 1), 1);
   }
+  // So few rows that keys are read in place, row by row: packing them would take longer.
+  [[nodiscard]] bool direct() const { return rows() <= 2; }
 };
 
 struct AttentionOptions {
@@ -83,7 +84,7 @@ struct AttentionScratch {
   int64_t floats;
 
   AttentionScratch(const AttentionShape& s, int64_t rows) {
-    int64_t at = s.block_keys() * s.size;  // packed keys first
+    int64_t at = s.direct() ? 0 : s.block_keys() * s.size;  // packed keys first
     scores = at;
     at += rows * s.block_keys();
     maximum = at;
@@ -178,12 +179,9 @@ class AttentionRun {
     std::fill_n(y, rows * s_.value_size, 0.0F);
     const Range all = keys_of_rows(begin, end);
     for (int64_t key = all.begin / kKeys * kKeys; key < all.end; key += kKeys) {
-      const int64_t count = std::min(s_.block_keys(), s_.keys - key);
-      pack_keys(k_ + (head * s_.keys + key) * s_.size, count, packed);
+      const int64_t count = std::min(s_.block_keys(), all.end - key);
       const int64_t step = s_.block_keys();
-      SmallProduct{q,     s_.size, rows, s_.size, packed,         kPanel, s_.size * kPanel,
-                   false, scores,  step, count,   options_.scale, false}
-          .run();
+      score(q, rows, k_ + (head * s_.keys + key) * s_.size, count, packed, scores);
       for (int64_t r = 0; r < rows; ++r) {
         SoftmaxRow row = softmax_row(head, begin + r, key, count);
         row.scores = scores + r * step;
@@ -238,6 +236,22 @@ class AttentionRun {
     return row;
   }
 
+  // scores = scale q k^T
+  void score(const float* q, int64_t rows, const float* k, int64_t count, float* packed, float* scores) const {
+    const int64_t step = s_.block_keys();
+    if (s_.direct()) {
+      for (int64_t r = 0; r < rows; ++r) {
+        gemm_kernels().dot(k, s_.size, count, q + r * s_.size, s_.size, scores + r * step);
+        attention_kernels().scale(scores + r * step, count, options_.scale);
+      }
+      return;
+    }
+    pack_keys(k, count, packed);
+    SmallProduct{q,     s_.size, rows, s_.size, packed,         kPanel, s_.size * kPanel,
+                 false, scores,  step, count,   options_.scale, false}
+        .run();
+  }
+
   void pack_keys(const float* k, int64_t count, float* packed) const {
     for (int64_t j = 0; j < count; j += kPanel, packed += s_.size * kPanel) {
       gemm_kernels().transpose(k + j * s_.size, s_.size, std::min<int64_t>(kPanel, count - j), s_.size, packed, kPanel,
@@ -279,7 +293,7 @@ class AttentionKernel final : public Kernel {
   [[nodiscard]] size_t workspace_bytes(std::span<const Tensor> inputs, std::span<const Tensor> /*outputs*/,
                                        int threads) const override {
     const AttentionShape shape = this->shape(operand(inputs, 0), operand(inputs, 1), operand(inputs, 2));
-    return scratch_bytes(shape, threads) * static_cast<size_t>(threads);
+    return scratch_bytes(shape) * static_cast<size_t>(threads);
   }
 
   void run(KernelArgs& args) const override {
@@ -297,10 +311,9 @@ class AttentionKernel final : public Kernel {
     AttentionOptions options = options_;
     if (!has_scale_) options.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(shape.size)));
     const AttentionRun run(shape, options, mask, q.ptr<float>(), k.ptr<float>(), v.ptr<float>(), y.ptr<float>());
-    const int threads = args.parallel.threads();
-    const int64_t block = shape.block_rows(threads);
+    const int64_t block = shape.block_rows();
     const int64_t blocks = (shape.rows() + block - 1) / block;
-    const size_t bytes = scratch_bytes(shape, threads);
+    const size_t bytes = scratch_bytes(shape);
     const int64_t work = block * std::max<int64_t>(shape.keys, 1) * (shape.size + shape.value_size);
     args.parallel.for_range(
         shape.batch * shape.key_heads * blocks, std::max<int64_t>(1, kWorthAThread / std::max<int64_t>(work, 1)),
@@ -315,8 +328,8 @@ class AttentionKernel final : public Kernel {
   }
 
  private:
-  static size_t scratch_bytes(const AttentionShape& shape, int threads) {
-    return static_cast<size_t>(AttentionScratch(shape, shape.block_rows(threads)).floats) * sizeof(float);
+  static size_t scratch_bytes(const AttentionShape& shape) {
+    return static_cast<size_t>(AttentionScratch(shape, shape.block_rows()).floats) * sizeof(float);
   }
 
   [[nodiscard]] AttentionShape shape(const Tensor& q, const Tensor& k, const Tensor& v) const {
