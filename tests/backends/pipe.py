@@ -30,7 +30,8 @@ Make = Callable[[np.random.Generator, tuple[int, ...]], Array]
 
 def host_level() -> str:
     """The highest level of generated code that this machine runs: one object, half the build."""
-    return "v4" if "avx512" in _native.isa_levels() else "v3"
+    levels = _native.isa_levels()
+    return "v4" if "avx512" in levels else "v3" if "avx2" in levels else "v2"
 
 
 class Net:
