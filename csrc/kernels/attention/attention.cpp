@@ -21,8 +21,8 @@ namespace graphopt {
 namespace {
 
 constexpr int64_t kKeys = 256;              // of a block: its scores, keys and values stay in L2
-constexpr int64_t kTasks = 16;       // that a step is cut into at least, down to
-constexpr int64_t kFewRows = 24;     // rows a task
+constexpr int64_t kTasks = 16;              // that a step is cut into at least, down to
+constexpr int64_t kFewRows = 24;            // rows a task
 constexpr int64_t kRows = 96;               // of a task, so that packing a block of keys is a small part of the work
 constexpr int64_t kWorthAThread = 100'000;  // multiply-adds
 constexpr float kInfinity = std::numeric_limits<float>::infinity();

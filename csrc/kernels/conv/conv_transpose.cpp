@@ -65,9 +65,9 @@ class ConvTransposeKernel final : public Kernel {
                                      if (bias.present()) operands.bias = bias.ptr<float>() + group * cout;
                                      if (residual.present()) operands.residual = residual.ptr<float>() + group * cout;
                                      rows.geometry = &g;
-            rows.phase = &phase;
-            rows.x = x.ptr<float>() + group * g.window_channels;
-            rows.zeros = zeros;
+                                     rows.phase = &phase;
+                                     rows.x = x.ptr<float>() + group * g.window_channels;
+                                     rows.zeros = zeros;
                                    });
     });
   }

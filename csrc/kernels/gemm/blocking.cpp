@@ -17,6 +17,8 @@ constexpr int64_t kMaxBlockRows = 576;
 constexpr int64_t kFloat = static_cast<int64_t>(sizeof(float));
 // Multiply-adds that take about as long as waking a thread.
 constexpr int64_t kWorthAThread = 100'000;
+// And a part of which half is still long against handing it out.
+constexpr double kWorthHalving = 4e6;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -108,6 +110,15 @@ GemmGrid gemm_grid(const GemmShape& shape, int64_t problems, int threads) {
       best_cost = cost;
       best = {m, n};
     }
+  }
+  // Twice as many parts where they stay long: a thread that starts late or is slowed down then leaves
+  // some of its work to the others.
+  const double part = work / static_cast<double>(best.m * best.n);
+  if (part < kWorthHalving) return best;
+  if (shape.panels() >= 16 * best.n) {
+    best.n *= 2;
+  } else if (shape.m >= 8 * tile_rows * best.m) {
+    best.m *= 2;
   }
   return best;
 }

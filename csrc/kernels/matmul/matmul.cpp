@@ -228,7 +228,8 @@ class VectorRun {
     constexpr int64_t kWorthAThread = 30'000;  // multiply-adds
     const int64_t count = s_.m * s_.n;
     const int64_t threads = parallel.threads();
-    const int64_t parts = std::clamp<int64_t>(count * s_.k / kWorthAThread, 1, std::max<int64_t>(threads / s_.batch, 1));
+    const int64_t parts =
+        std::clamp<int64_t>(count * s_.k / kWorthAThread, 1, std::max<int64_t>(threads / s_.batch, 1));
     const int64_t work = std::max<int64_t>(count * s_.k / parts, 1);
     const int64_t grain = std::clamp<int64_t>(kWorthAThread / work, 1, s_.batch * parts);
     parallel.for_range(s_.batch * parts, grain, [&](int64_t begin, int64_t end, int /*worker*/) {
@@ -260,8 +261,8 @@ class VectorRun {
     }
     if (epilogue_.is_clamp()) return;
     constexpr int64_t kRow = 0;
-    gemm_kernels().activate(epilogue_.activation, epilogue_.alpha, epilogue_.beta, y, after ? residual : nullptr, &kRow, 1,
-                            count);
+    gemm_kernels().activate(epilogue_.activation, epilogue_.alpha, epilogue_.beta, y, after ? residual : nullptr, &kRow,
+                            1, count);
   }
 
   const MatmulShape& s_;
