@@ -228,6 +228,10 @@ class Body:
         value = self.stored(store.expr, store.dtype)
         if e.guard or _copied(store.expr):
             value = opaque(value)
+        if e.guard and value.lanes == 1 and value.type in ("int8", "uint8"):
+            # Any byte that stays the same through a loop makes a memset: let it seem to change.
+            place = self.address(store.coord)[0].cast("uint32")
+            value = (value.cast("uint32") ^ (place ^ opaque(place))).cast(value.type)
         self.store_value(store, value)
 
     def store_value(self, store: Store, value: Val) -> None:
