@@ -57,7 +57,11 @@ class SinkTransposes(Pass):
         for node in graph:
             for region in node.regions:
                 changed |= self.run(region, ctx)
-        return _Sinker(graph, ctx, self.name).run() or changed
+        # What one walk leaves in front of a reader may pass it in the next: every move leads
+        # towards the outputs, so that this ends.
+        while _Sinker(graph, ctx, self.name).run():
+            changed = True
+        return changed
 
 
 class _Sinker:
@@ -138,11 +142,11 @@ class _Sinker:
         shape = value.shape
         if shape is None or len(shape) > len(perm):
             return None
-        if all(dim == 1 for dim in shape):
-            return value
         known = self.state.get(value)
         if known is not None and known[1] == perm:
             return known[0]
+        if all(dim == 1 for dim in shape):
+            return value
         if len(shape) < len(perm):
             value = self.pad_rank(builder, value, len(perm))
         key = (value, inverse(perm))

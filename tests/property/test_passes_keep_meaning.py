@@ -79,7 +79,9 @@ def _check(pass_: Pass, graph: Graph, exact: bool) -> None:
     assert graph.output_names == source.output_names
     assert [v.type for v in graph.inputs] == [v.type for v in source.inputs]
     again = pass_(graph, PassContext())
-    assert not again, f"a second run changes\n{after}to\n{print_graph(graph)}"
+    assert not again, (
+        f"from\n{print_graph(source)}a second run changes\n{after}to\n{print_graph(graph)}"
+    )
     if exact:
         assert not bits_differ(run_seeded(graph, seed=1), expected)
         special = run_seeded(source, seed=2, special=True)
