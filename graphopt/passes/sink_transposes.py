@@ -58,17 +58,21 @@ class SinkTransposes(Pass):
             for region in node.regions:
                 changed |= self.run(region, ctx)
         # What one walk leaves in front of a reader may pass it in the next: every move leads
-        # towards the outputs, so that this ends.
-        while _Sinker(graph, ctx, self.name).run():
+        # towards the outputs. Transposes that a move asked of other operands stay where they are,
+        # or they would pass back, and so forth; so this ends.
+        settled: set[Node] = set()
+        while _Sinker(graph, ctx, self.name, settled).run():
             changed = True
         return changed
 
 
 class _Sinker:
-    def __init__(self, graph: Graph, ctx: PassContext, name: str) -> None:
+    def __init__(self, graph: Graph, ctx: PassContext, name: str, settled: set[Node]) -> None:
         self.graph = graph
         self.ctx = ctx
         self.name = name
+        # Transposes of operands, made for the sake of other transposes.
+        self.settled = settled
         self.state: dict[Value, State] = {}
         # Transposes already made: (value, perm) -> its transpose.
         self.made: dict[tuple[Value, Perm], Value] = {}
@@ -112,6 +116,8 @@ class _Sinker:
         assert value is not None
         rank = value.tensor.rank
         if rank is None:
+            return
+        if node in self.settled and value not in self.state:
             return
         perm = tuple(node.attr("perm") or range(rank - 1, -1, -1))
         source, first = self.state.get(value, (value, tuple(range(rank))))
@@ -169,6 +175,8 @@ class _Sinker:
             array = np.ascontiguousarray(value.constant.array.transpose(perm))
             return builder.constant(array, value.name)
         result: Value = builder.Transpose(value, perm=perm)
+        assert result.producer is not None
+        self.settled.add(result.producer)
         return result
 
     def emit(
