@@ -2,7 +2,10 @@
 
 Units (single nodes or groups) are merged greedily in topological order. A merge is allowed when the
 contracted graph stays acyclic, which is asked of the contracted graph itself: a search backwards
-from the other operands that stops above the group's first node.
+from the other operands that stops at units of lower rank. Ranks are a topological numbering of the
+contracted graph; a merge renumbers what lies between its two units (Pearce and Kelly, "A dynamic
+topological sort algorithm for directed acyclic graphs", 2006). Positions of nodes would not do: a
+path enters a group at one node and may leave it at an earlier one.
 """
 
 from __future__ import annotations
@@ -17,12 +20,13 @@ __all__ = ["Partition", "Unit"]
 class Unit:
     """One node, or several that become one kernel. ``kind`` is None for a node left alone."""
 
-    __slots__ = ("first", "kind", "last", "nodes")
+    __slots__ = ("first", "kind", "last", "nodes", "rank")
 
     def __init__(self, node: Node, index: int, kind: str | None) -> None:
         self.nodes = [node]
         self.first = index
         self.last = index
+        self.rank = index
         self.kind = kind
 
     def external_inputs(self) -> list[Value]:
@@ -54,11 +58,15 @@ class Partition:
         self.unit: dict[Node, Unit] = {}
         self.order: list[Unit] = []
         self.position: dict[Node, int] = {}
+        self.readers: dict[Node, list[Node]] = {}
         for index, node in enumerate(graph):
             self.position[node] = index
             unit = Unit(node, index, classify(node))
             self.unit[node] = unit
             self.order.append(unit)
+            for value in _reads(node):
+                if value.producer in self.unit and value.producer is not node:
+                    self.readers.setdefault(value.producer, []).append(node)
 
     def producer(self, value: Value | None) -> Unit | None:
         """The unit that computes ``value``; None for inputs, constants and outer values."""
@@ -74,7 +82,8 @@ class Partition:
         return not self._reaches(start, upper)
 
     def merge(self, upper: Unit, lower: Unit, kind: str | None) -> Unit:
-        """Makes one unit of two; ``lower`` survives."""
+        """Makes one unit of two, as :meth:`can_merge` allows; ``lower`` survives."""
+        self._renumber(upper, lower)
         lower.nodes = upper.nodes + lower.nodes
         lower.nodes.sort(key=self.position.__getitem__)
         lower.first = min(upper.first, lower.first)
@@ -117,6 +126,27 @@ class Partition:
                     found[id(producer)] = producer
         return found.values()
 
+    def _consumers(self, unit: Unit) -> Iterable[Unit]:
+        found: dict[int, Unit] = {}
+        for node in unit.nodes:
+            for reader in self.readers.get(node, ()):
+                consumer = self.unit[reader]
+                found[id(consumer)] = consumer
+        return found.values()
+
+    def _renumber(self, upper: Unit, lower: Unit) -> None:
+        """Ranks for a merge: ancestors of ``lower`` come before it, descendants of ``upper`` after
+        it; only units ranked between the two move."""
+        low, high = upper.rank, lower.rank
+        before = _closure(self._producers, lower, lambda unit: unit.rank > low)
+        after = _closure(self._consumers, upper, lambda unit: unit.rank < high)
+        slots = sorted([low, high, *(unit.rank for unit in (*before, *after))])
+        for slot, unit in zip(slots, before, strict=False):
+            unit.rank = slot
+        lower.rank = slots[len(before)]
+        for slot, unit in zip(reversed(slots), reversed(after), strict=False):
+            unit.rank = slot
+
     def _reaches(self, start: list[Unit], goal: Unit) -> bool:
         """True when ``goal`` is among the ancestors of ``start`` in the contracted graph."""
         seen: set[int] = set()
@@ -125,11 +155,25 @@ class Partition:
             unit = stack.pop()
             if unit is goal:
                 return True
-            if id(unit) in seen or unit.last < goal.first:
+            if id(unit) in seen or unit.rank < goal.rank:
                 continue
             seen.add(id(unit))
             stack.extend(self._producers(unit))
         return False
+
+
+def _closure(
+    step: Callable[[Unit], Iterable[Unit]], start: Unit, within: Callable[[Unit], bool]
+) -> list[Unit]:
+    """Units that ``step`` leads to from ``start`` through units ``within``, by rank."""
+    found: dict[int, Unit] = {}
+    stack = [start]
+    while stack:
+        for unit in step(stack.pop()):
+            if unit is not start and id(unit) not in found and within(unit):
+                found[id(unit)] = unit
+                stack.append(unit)
+    return sorted(found.values(), key=lambda unit: unit.rank)
 
 
 def _reads(node: Node) -> Iterable[Value]:
