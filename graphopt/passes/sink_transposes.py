@@ -4,8 +4,9 @@
 Softmax, Slice, Pad, Squeeze, Unsqueeze and Resize, with axes and constants renamed; two transposes
 in a row become one, and none when they compose to the identity.
 
-A transpose moves only where that can pay: past an op that is its only reader, into a reduction, or
-towards another transpose that undoes it. Residual streams with many readers stay as they are.
+A transpose moves only where that pays: past an op that is its only reader, into a reduction, or
+towards another transpose that undoes it, unless more operands would have to be transposed instead.
+Residual streams with many readers stay as they are.
 
 Sound: each of these ops treats axes alike, so renaming axes before and after is the same function;
 elements are moved, never computed differently. A transpose is made real again in front of the first
@@ -26,6 +27,9 @@ from graphopt.rewrite import Pass, PassContext, record_edit
 __all__ = ["SinkTransposes", "compose", "inverse"]
 
 Perm = tuple[int, ...]
+# A walk looks ahead for transposes that undo each other. Should what lies between keep them apart,
+# the next walk would turn back: a few are enough for what one leaves in front of a reader.
+_WALKS = 4
 # Wanted by reductions: what they leave is small, so any transpose before them is worth moving.
 _ANY: Perm = ()
 # What a value is: Transpose(source, perm).
@@ -78,7 +82,7 @@ class _Sinker:
         self.made: dict[tuple[Value, Perm], Value] = {}
         self.moved: list[Node] = []
         self.changed = False
-        self.wanted = _demand(graph)
+        self.wanted, self.agreed = _demand(graph)
 
     def run(self) -> bool:
         for node in self.graph.nodes:
@@ -93,7 +97,7 @@ class _Sinker:
             return
         carried = [v for v in node.inputs if v is not None and v in self.state]
         handler = _handler(node) if carried else None
-        if handler is None or not self.pays(node, carried):
+        if handler is None or not self.pays(node):
             return
         result = handler(self, node)
         if result is None:
@@ -104,12 +108,43 @@ class _Sinker:
         self.moved.append(node)
         self.changed = True
 
-    def pays(self, node: Node, carried: Sequence[Value]) -> bool:
-        """True when moving past ``node`` costs nothing, or leads to a transpose that undoes it."""
-        if node.op.has(Trait.REDUCTION) or all(value.use_count == 1 for value in carried):
-            return True
-        wanted = self.wanted.get(node.output, set())
-        return _ANY in wanted or any(inverse(self.state[v][1]) in wanted for v in carried)
+    def pays(self, node: Node) -> bool:
+        """True when moving past ``node`` leaves fewer transposes, or as many of them further down.
+
+        A transpose vanishes when ``node`` alone reads it. One is made of the result, unless a
+        reduction takes it in or a transpose below undoes it, and one of every operand that has
+        other axes and moves in memory.
+        """
+        perm = self.common_axes(node)
+        if perm is None or node.op.has(Trait.REDUCTION):
+            return perm is not None
+        values = list(dict.fromkeys(v for v in node.inputs if v is not None))
+        carried = [v for v in values if v in self.state and self.state[v][1] == perm]
+        others = [v for v in values if v not in carried and not v.is_constant]
+        alone = [v for v in carried if all(u is node for u in v.users) and not v.is_output]
+        gone = sum(not _moves_free(v, perm) for v in alone)
+        made = sum(not _moves_free(v, perm) for v in others)
+        wanted = set().union(*(self.wanted.get(value, ()) for value in node.outputs))
+        below = 0 if _ANY in wanted else 1
+        if _moves_free(node.output, perm):
+            below = 0
+        elif inverse(perm) in wanted:
+            # Where some readers do not undo it, one goes and one is made.
+            below = 0
+            if all(inverse(perm) in self.agreed.get(value, ()) for value in node.outputs):
+                below = -1
+        balance = made + below - gone
+        # Transposes that move nothing in memory could be traded between operands for ever.
+        return balance < 0 or (balance == 0 and not made and (gone > 0 or not others))
+
+    def common_axes(self, node: Node) -> Perm | None:
+        """The permutation that most transposed operands of full rank have in common."""
+        values = [v for v in node.inputs if v is not None and v in self.state]
+        if node.op.has(Trait.POINTWISE) or node.is_a("Concat"):
+            rank = node.output.tensor.rank
+            values = [v for v in values if v.tensor.rank == rank]
+        perms = [self.state[v][1] for v in values]
+        return max(perms, key=lambda p: (perms.count(p), p)) if perms else None
 
     def transpose(self, node: Node) -> None:
         value = node.input(0)
@@ -199,22 +234,33 @@ class _Sinker:
         )
 
 
-def _demand(graph: Graph) -> dict[Value, set[Perm]]:
-    """Permutations that readers of each value apply to it, seen through ops that carry them."""
-    wanted: dict[Value, set[Perm]] = {}
+def _demand(graph: Graph) -> tuple[dict[Value, set[Perm]], dict[Value, set[Perm]]]:
+    """Permutations that readers of each value apply to it, seen through ops that carry them: those
+    that some reader applies, and those that all do."""
+    some: dict[Value, set[Perm]] = {}
+    every: dict[Value, set[Perm]] = {}
     for node in reversed(graph.nodes):
+        if not any(value.use_count for value in node.outputs):
+            continue
+        perms: set[Perm] = set()
+        agreed: set[Perm] = set()
         if node.is_a("Transpose"):
-            perms = {tuple(node.attr("perm") or ())}
+            rank = node.output.tensor.rank or 0
+            perms = agreed = {tuple(node.attr("perm") or range(rank - 1, -1, -1))} - {_ANY}
         elif node.op.has(Trait.REDUCTION):
             perms = {_ANY}
         elif _handler(node) is not None:
-            perms = set().union(*(wanted.get(value, ()) for value in node.outputs))
-        else:
-            continue
+            perms = set().union(*(some.get(value, ()) for value in node.outputs))
+            shared = [every[v] for v in node.outputs if v in every and not v.is_output]
+            agreed = set.intersection(*shared) if len(shared) == len(node.outputs) else set()
         for value in node.inputs:
-            if value is not None and perms:
-                wanted.setdefault(value, set()).update(perms)
-    return wanted
+            if value is not None:
+                some.setdefault(value, set()).update(perms)
+                every[value] = every.get(value, agreed) & agreed
+    for value in every:
+        if value.is_output or any(user.graph is not graph for user in value.users):
+            every[value] = set()
+    return some, every
 
 
 Handler = Callable[[_Sinker, Node], "list[State] | None"]
@@ -231,20 +277,10 @@ def _handler(node: Node) -> Handler | None:
 
 
 def _pointwise(sinker: _Sinker, node: Node) -> list[State] | None:
-    values = [v for v in node.inputs if v is not None]
-    rank = node.output.tensor.rank
-    states = [sinker.state[v] for v in values if v in sinker.state]
-    states = [s for s in states if len(s[1]) == rank]
-    if rank is None or not states:
+    perm = sinker.common_axes(node)
+    if perm is None:
         return None
-    # The axes that most operands already have; others are transposed to match.
-    perms = [perm for _, perm in states]
-    perm = max(perms, key=lambda p: (perms.count(p), p))
     builder = Builder(sinker.graph, before=node, origin=node.origin)
-    free = [v for v in values if v.is_constant or v in sinker.state or v.tensor.numel == 1]
-    foreign = [v for v in values if v not in free and _large(v)]
-    if len(foreign) > len(states):
-        return None
     inputs: list[Value | None] = []
     for value in node.inputs:
         operand = None if value is None else sinker.operand(builder, value, perm)
@@ -254,9 +290,12 @@ def _pointwise(sinker: _Sinker, node: Node) -> list[State] | None:
     return [(v, perm) for v in sinker.emit(node, inputs).outputs]
 
 
-def _large(value: Value) -> bool:
-    numel = value.tensor.numel
-    return not isinstance(numel, int) or numel > 4096
+def _moves_free(value: Value, perm: Perm) -> bool:
+    """True when ``value`` costs nothing to transpose: a constant, or axes of size 1 alone move."""
+    if value.is_constant or value.shape is None or len(value.shape) > len(perm):
+        return True
+    shape = (1,) * (len(perm) - len(value.shape)) + value.shape
+    return is_view(TensorType(value.tensor.dtype, shape), inverse(perm))
 
 
 def _only_state(sinker: _Sinker, node: Node) -> State | None:
@@ -315,17 +354,14 @@ def _with_axis(sinker: _Sinker, node: Node) -> list[State] | None:
 
 
 def _concat(sinker: _Sinker, node: Node) -> list[State] | None:
-    states = [sinker.state[v] for v in node.inputs if v is not None and v in sinker.state]
-    if 2 * len(states) < len(node.inputs):
+    perm = sinker.common_axes(node)
+    if perm is None or any(v is None or v.tensor.rank != len(perm) for v in node.inputs):
         return None
-    perms = [perm for _, perm in states]
-    perm = max(perms, key=lambda p: (perms.count(p), p))
     axis = perm[int(node.attr("axis")) % len(perm)]
     builder = Builder(sinker.graph, before=node, origin=node.origin)
     inputs: list[Value | None] = []
     for value in node.inputs:
-        if value is None or value.tensor.rank != len(perm):
-            return None
+        assert value is not None
         known = sinker.state.get(value)
         if known is not None and known[1] == perm:
             inputs.append(known[0])
