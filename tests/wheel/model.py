@@ -1,10 +1,33 @@
-"""A small network that touches both kinds of code: native kernels and generated ones."""
+"""Small networks that touch every kind of step: native kernels, generated code, control flow,
+sizes that depend on data, and nodes that the interpreter runs."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+
+__all__ = ["INTERPRETED", "models", "small_model"]
+
+# Its artifact has a node that the interpreter runs: it needs Python.
+INTERPRETED = "interpreted"
+
+
+def models() -> dict[str, tuple[Any, dict[str, Any]]]:
+    """ONNX models by name, each with inputs to run it on."""
+    from tests.backends.pipe import Net
+    from tests.e2e.models import NETS, SHAPES
+
+    x = np.random.default_rng(0).standard_normal((2, 3, 16, 16)).astype(np.float32)
+    found: dict[str, tuple[Any, dict[str, Any]]] = {"small": (small_model(), {"x": x})}
+    for name, make in NETS.items():
+        net = make()
+        found[name] = (net.model(SHAPES[name]), net.feeds())
+    net = Net()
+    sizes = net.input("s", (2,), np.int64, make=lambda rng, shape: np.array([2, 3]))
+    net.output(net("Tanh", net("Tile", net.input("x", (2, 3)), sizes)))
+    found[INTERPRETED] = (net.model(), net.feeds())
+    return found
 
 
 def small_model() -> Any:

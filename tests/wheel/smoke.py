@@ -1,7 +1,7 @@
 """Build the wheel and try it in an environment that holds numpy and nothing else.
 
-``python -m tests.wheel.smoke FOLDER [LIBRARY]``: this environment compiles a small model; the other
-one loads the artifact and must give the same bytes, without tvm, onnx or torch. So must the C
+``python -m tests.wheel.smoke FOLDER [LIBRARY]``: this environment compiles small models; the other
+one loads the artifacts and must give the same bytes, without tvm, onnx or torch. So must the C
 example, linked with the ``libgraphopt.so`` in the folder LIBRARY. The environment in FOLDER is
 kept, so that a second run needs no network.
 """
@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ def main() -> int:
         guest = Path(__file__).with_name("guest.py").read_text()
         _call(python, "-I", "-c", guest, cwd=away)
         _same(away)
+        _command_line(python, away)
         if len(sys.argv) > 2:
             _example(away, Path(sys.argv[2]).resolve())
     size = wheel.stat().st_size / 1e6
@@ -72,58 +74,68 @@ def _build(dist: Path) -> Path:
 
 
 def _compile(folder: Path) -> None:
+    """Artifacts of all models, with inputs and the outputs of this process."""
     import graphopt
-    from tests.wheel.model import small_model
+    from tests.wheel.model import models
 
-    artifact = folder / "model.gopt"
-    graphopt.compile(small_model(), target="cpu", output=artifact)
-    x = np.random.default_rng(0).standard_normal((2, 3, 16, 16)).astype(np.float32)
-    outputs = graphopt.load(artifact, threads=2).run({"x": x})
-    np.savez(folder / "want.npz", x=x, **outputs)
+    for name, (model, inputs) in models().items():
+        artifact = folder / f"{name}.gopt"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the node that is to be interpreted
+            graphopt.compile(model, target="cpu", output=artifact, inputs=inputs)
+        outputs = graphopt.load(artifact, threads=2).run(inputs)
+        np.savez(folder / f"{name}.in.npz", **inputs)
+        np.savez(folder / f"{name}.want.npz", **outputs)
 
 
 def _same(folder: Path) -> None:
-    with np.load(folder / "want.npz") as want, np.load(folder / "got.npz") as got:
-        for name in want.files:
-            if want[name].tobytes() != got[name].tobytes():
-                raise SystemExit(f"output {name!r} of the wheel differs from the compiler's own")
+    for artifact in folder.glob("*.gopt"):
+        wanted, got = (artifact.with_suffix(f".{kind}.npz") for kind in ("want", "got"))
+        with np.load(wanted) as want, np.load(got) as found:
+            for name in want.files:
+                if want[name].tobytes() != found[name].tobytes():
+                    raise SystemExit(
+                        f"output {name!r} of {artifact.name} in the wheel differs from the "
+                        "compiler's own"
+                    )
+
+
+def _command_line(python: Path, folder: Path) -> None:
+    """Without typer the command says in one line what brings it."""
+    command = [str(python), "-I", "-m", "graphopt", "targets"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode != 6 or "graphopt[cli]" not in done.stderr or done.stderr.count("\n") != 1:
+        raise SystemExit(f"graphopt without typer: code {done.returncode}\n{done.stderr}")
 
 
 def _example(folder: Path, library: Path) -> None:
-    """The C example on the same artifact and input, in a program without Python."""
+    """The C example on the same artifacts and inputs, in a program without Python."""
+    from tests.wheel.model import INTERPRETED
+
     program = folder / "run_artifact"
     source = ROOT / "examples" / "c" / "run_artifact.c"
-    _call(
-        "cc",
-        "-O2",
-        source,
-        "-o",
-        program,
-        "-I",
-        ROOT / "csrc" / "include",
-        "-L",
-        library,
-        "-lgraphopt",
-    )
-    with np.load(folder / "want.npz") as want:
-        x = want["x"]
-        x.tofile(folder / "x.bin")
-        names = [name for name in want.files if name != "x"]
-        given = f"x={folder / 'x.bin'}:{','.join(map(str, x.shape))}"
-        wanted = [("--output", f"{name}={folder / name}.bin") for name in names]
-        arguments = [
-            "--threads",
-            "2",
-            "--input",
-            given,
-            *(part for pair in wanted for part in pair),
-        ]
-        _call(program, folder / "model.gopt", *arguments, LD_LIBRARY_PATH=str(library))
-        for name in names:
-            if (folder / f"{name}.bin").read_bytes() != want[name].tobytes():
-                raise SystemExit(
-                    f"output {name!r} of the C example differs from the compiler's own"
-                )
+    places = ["-I", ROOT / "csrc" / "include", "-L", library, "-lgraphopt"]
+    _call("cc", "-O2", source, "-o", program, *places)
+    for artifact in folder.glob("*.gopt"):
+        if artifact.stem == INTERPRETED:
+            continue
+        arguments: list[str | Path] = ["--threads", "2"]
+        with np.load(artifact.with_suffix(".in.npz")) as inputs:
+            for name in inputs.files:
+                file = folder / f"{artifact.stem}.{name}.in.bin"
+                inputs[name].tofile(file)
+                shape = ",".join(map(str, inputs[name].shape))
+                arguments += ["--input", f"{name}={file}:{shape}"]
+        with np.load(artifact.with_suffix(".want.npz")) as want:
+            files = {name: folder / f"{artifact.stem}.{name}.out.bin" for name in want.files}
+            for name, file in files.items():
+                arguments += ["--output", f"{name}={file}"]
+            _call(program, artifact, *arguments, LD_LIBRARY_PATH=str(library))
+            for name, file in files.items():
+                if file.read_bytes() != want[name].tobytes():
+                    raise SystemExit(
+                        f"output {name!r} of {artifact.name} in C differs from the compiler's own"
+                    )
 
 
 def _call(program: str | Path, *args: str | Path, cwd: Path | None = None, **extra: str) -> None:
