@@ -209,12 +209,12 @@ def _wrapped(position: Dim, size: Dim) -> Dim:
 def slice_length(size: Dim, start: Dim, end: Dim, step: int) -> Dim:
     """How many elements ``start:end:step`` takes of ``size``, exactly, for any symbols."""
     if step > 0:
-        to_end = isinstance(end, int) and end >= _END
+        to_end = end == size or (isinstance(end, int) and end >= _END)
         if to_end and isinstance(start, int) and start < 0:
             span = dim_min(size, -start)
         else:
             # An end beyond the size, which may be symbolic, counts as the size.
-            stop = size if to_end or end == size else _stop(end, size)
+            stop = size if to_end else _stop(end, size)
             span = stop - dim_max(_wrapped(start, size), 0)
         return dim_max(ceildiv(span, step), 0)
     first = size - 1 if isinstance(start, int) and (start >= _END or start == -1) else None
