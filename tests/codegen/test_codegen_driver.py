@@ -51,7 +51,7 @@ import sys, numpy as np
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import graphopt.ops
 from pathlib import Path
-from test_driver import chain
+from test_codegen_driver import chain
 from graphopt.codegen import KernelRequest, compile_kernels
 done = compile_kernels([KernelRequest(chain("N"))], ["x86-64-v3"], cache=Path({str(tmp_path)!r}))
 print(sorted(m for m in sys.modules if m == "tvm"), done.objects["x86-64-v3"].hex())
