@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from graphopt.runtime.hashing import Buffer
+from graphopt.hashing import Buffer
 
 _Array = npt.NDArray[Any]
 _Floats = npt.NDArray[np.float32]

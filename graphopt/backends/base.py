@@ -72,9 +72,9 @@ class Executable(Protocol):
 class Compiled:
     """What a backend makes of a graph: members of an artifact, and notes for the report.
 
-    ``members`` maps a member's name to its bytes, or to a list of pieces (bytes or C-contiguous
-    arrays) that are written one after another. ``fallbacks`` lists nodes that the reference
-    interpreter will run, with the reason of each.
+    ``members`` maps a member's name to its bytes, or to a list of pieces (bytes,
+    C-contiguous arrays or constants) that are written one after another. ``fallbacks`` lists nodes
+    that the reference interpreter will run, with the reason of each.
     """
 
     members: dict[str, bytes | Sequence[Any]] = field(default_factory=dict)

@@ -67,17 +67,12 @@ class KernelCall(Protocol):
 
 @dataclass
 class Plan:
-    """The plan's JSON, the weights in order, and the graphs that the host runs."""
+    """The plan's JSON, the weights (constants and padding) in order, and the graphs that the host
+    runs."""
 
     document: dict[str, Any]
     weights: list[Any]
     host_nodes: list[str]
-
-    def weight_pieces(self) -> list[Any]:
-        """The bytes of the weights, piece by piece; packed weights are made one at a time."""
-        return [
-            np.ascontiguousarray(p.array) if isinstance(p, Constant) else p for p in self.weights
-        ]
 
     def to_json(self) -> bytes:
         """The canonical text."""
@@ -527,7 +522,7 @@ def interpret(graph: Graph, reason: str = "") -> Compiled:
     plan = interpreted(graph)
     members: dict[str, Any] = {
         "plan": plan.to_json(),
-        "weights": plan.weight_pieces(),
+        "weights": plan.weights,
         "host.json": json.dumps(plan.host_nodes).encode(),
     }
     fallbacks = [(node, reason) for node in graph] if reason else []

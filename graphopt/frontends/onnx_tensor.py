@@ -7,7 +7,6 @@ are first looked at.
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,6 @@ Array = np.ndarray[Any, Any]
 MAX_DENSE_BYTES = 1 << 30
 # Contents up to this many bytes are read at once; larger ones when first looked at.
 _EAGER_BYTES = 1 << 12
-_CHUNK = 1 << 24
 _EXTERNAL = 1
 _PACKED = {DType.I4, DType.U4, DType.F4E2M1, DType.I2, DType.U2}
 # Types whose raw bytes are not their bytes in memory. Any byte but 0 is true.
@@ -190,13 +188,13 @@ class TensorReader:
             raise fail(f"{dtype}{list(shape)} takes {needed} bytes, but it has {raw.size}")
         if raw.size <= _EAGER_BYTES:
             return Constant(_decode(np.array(raw), dtype, shape))
+        # Contents are views of the file's pages: nothing is read yet.
         aligned = raw.ctypes.data % dtype.numpy.alignment == 0
         if aligned and dtype not in _DECODED:
-            # A view of the file's pages: nothing is read yet.
             return Constant(raw.view(dtype.numpy).reshape(shape))
 
         def load() -> Array:
-            return _decode(_copy(raw), dtype, shape)
+            return _decode(raw, dtype, shape)
 
         return Constant(None, type=TensorType(dtype, shape), load=load)
 
@@ -215,26 +213,6 @@ def _shape(dims: Any, fail: Callable[[str], ModelError]) -> tuple[int, ...]:
 
 def _stored_bytes(dtype: DType, count: int) -> int:
     return -(-count * dtype.bits // 8)
-
-
-def _copy(raw: Array) -> Array:
-    """A copy of mapped bytes; pages that were read are let go, so that memory holds them once."""
-    base: Any = raw
-    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
-        base = base.base
-    if not isinstance(base, np.memmap):
-        return np.array(raw)
-    mapping: Any = getattr(base, "_mmap", None)
-    result: Array = np.empty(raw.size, np.uint8)
-    first = raw.ctypes.data - base.ctypes.data
-    for begin in range(0, raw.size, _CHUNK):
-        end = min(begin + _CHUNK, raw.size)
-        result[begin:end] = raw[begin:end]
-        if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
-            page = (first + begin) // mmap.PAGESIZE * mmap.PAGESIZE
-            # Pages shared with the neighbours are read anew when they are needed.
-            mapping.madvise(mmap.MADV_DONTNEED, page, first + end - page)
-    return result
 
 
 def _decode(raw: Array, dtype: DType, shape: tuple[int, ...]) -> Array:

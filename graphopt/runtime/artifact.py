@@ -18,13 +18,13 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from graphopt.errors import ArtifactError
-from graphopt.runtime.hashing import Buffer, ChunkedHash, chunked_xxh64
+from graphopt.hashing import CHUNK, Buffer, ChunkedHash, chunked_xxh64
 
 __all__ = ["FORMAT_VERSION", "Artifact"]
 
@@ -34,13 +34,23 @@ _ALIGNMENT: Final = 64
 _COMMENT_PREFIX: Final = b"graphopt-xxh64:"
 _COMMENT_SIZE: Final = len(_COMMENT_PREFIX) + 16
 _MANIFEST: Final = "manifest.json"
+_CRC_OFFSET: Final = 14  # of the field in a member's local header
 # Where a member stands in the file; objects/* come between weights and host.json.
 _ORDER: Final = (_MANIFEST, "plan", "weights", "objects/", "host.json", "report.json", "graph.gir")
 # 1980-01-01 00:00:00, the earliest a zip can say: artifacts do not depend on when they were made.
 _DOS_TIME: Final = 0x0021_0000
 _ZIP64_LIMIT: Final = 0xFFFF_FFFF
 
-Piece = Buffer | npt.NDArray[Any]
+
+class Lazy(Protocol):
+    """A piece that is made when it is read, and let go when it is written."""
+
+    @property
+    def nbytes(self) -> int: ...
+    def read(self) -> npt.NDArray[Any]: ...
+
+
+Piece = Buffer | npt.NDArray[Any] | Lazy
 Pieces = Piece | list[Piece] | tuple[Piece, ...]
 
 
@@ -48,9 +58,9 @@ Pieces = Piece | list[Piece] | tuple[Piece, ...]
 class Artifact:
     """A compiled model: what it is (`manifest`) and its files (`members`, without the manifest).
 
-    A member is a bytes-like object or array or, to spare a copy of large weights, a list of them
-    that stands for their concatenation. `save` adds `format_version` and each member's size and
-    hash to the manifest. Members read from a file are views of the mapped file.
+    A member is a bytes-like object, array or lazy piece or, to spare a copy of large weights, a
+    list of them that stands for their concatenation. `save` adds `format_version` and each
+    member's size and hash to the manifest. Members read from a file are views of the mapped file.
     """
 
     manifest: Mapping[str, Any]
@@ -117,14 +127,22 @@ class Artifact:
         return json.loads(self.read(member))
 
     def _write(self, file: IO[bytes]) -> None:
-        manifest = dict(self.manifest)
-        manifest["format_version"] = FORMAT_VERSION
+        """Write all but the hash at the end. Every piece is looked at once; the manifest, whose
+        hashes of the other members are known last and have a fixed width, is written over."""
         names = sorted(self.members, key=_position)
-        manifest["members"] = {name: _describe(self.members[name]) for name in names}
-        text = json.dumps(manifest, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)
-        entries = [_write_member(file, _MANIFEST, text.encode())]
-        entries += [_write_member(file, name, self.members[name]) for name in names]
-        _write_directory(file, entries)
+        described = {name: {"size": _size(self.members[name]), "xxh64": "0" * 16} for name in names}
+        manifest = {**self.manifest, "format_version": FORMAT_VERSION, "members": described}
+        _write_member(file, _MANIFEST, _canonical(manifest))
+        entries = []
+        for name in names:
+            entry, digest = _write_member(file, name, self.members[name])
+            described[name]["xxh64"] = f"{digest:016x}"
+            entries.append(entry)
+        end = file.tell()
+        file.seek(0)
+        first, _ = _write_member(file, _MANIFEST, _canonical(manifest))
+        file.seek(end)
+        _write_directory(file, [first, *entries])
 
 
 @dataclass(frozen=True)
@@ -142,34 +160,31 @@ def _position(name: str) -> tuple[int, str]:
     return len(_ORDER), name
 
 
+def _canonical(manifest: Mapping[str, Any]) -> bytes:
+    text = json.dumps(manifest, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)
+    return text.encode()
+
+
+def _size(member: Pieces) -> int:
+    parts = member if isinstance(member, (list, tuple)) else (member,)
+    return sum(memoryview(x).nbytes if isinstance(x, Buffer) else x.nbytes for x in parts)
+
+
 def _pieces(member: Pieces) -> Iterator[memoryview]:
     for piece in member if isinstance(member, (list, tuple)) else (member,):
-        if isinstance(piece, np.ndarray):  # those of ml_dtypes have no buffer but as bytes
-            view = piece.reshape(-1).view(np.uint8).data
-        else:
+        if isinstance(piece, Buffer):
             view = memoryview(piece)
+        else:
+            array = piece if isinstance(piece, np.ndarray) else np.ascontiguousarray(piece.read())
+            # Arrays of ml_dtypes have no buffer but as bytes.
+            view = array.reshape(-1).view(np.uint8).data
         if view.nbytes:  # an empty view of several dimensions cannot be cast
             yield view.cast("B")
 
 
-def _describe(member: Pieces) -> dict[str, Any]:
-    pieces = list(_pieces(member))
-    if len(pieces) == 1:
-        digest = chunked_xxh64(pieces[0])  # in parallel
-    else:
-        hasher = ChunkedHash()
-        for piece in pieces:
-            hasher.update(piece)
-        digest = hasher.digest()
-    return {"size": sum(map(len, pieces)), "xxh64": f"{digest:016x}"}
-
-
-def _write_member(file: IO[bytes], name: str, member: Pieces) -> _Entry:
-    crc = 0
-    size = 0
-    for piece in _pieces(member):
-        crc = zlib.crc32(piece, crc)
-        size += len(piece)
+def _write_member(file: IO[bytes], name: str, member: Pieces) -> tuple[_Entry, int]:
+    """Write one member where the file stands. Returns its entry in the directory and its hash."""
+    size = _size(member)
     offset = file.tell()
     encoded = name.encode()
     extra = b""
@@ -179,11 +194,22 @@ def _write_member(file: IO[bytes], name: str, member: Pieces) -> _Entry:
     # The data's alignment comes from a padding field of a private type in the header.
     padding = -(offset + 30 + len(encoded) + len(extra) + 4) % _ALIGNMENT
     extra += struct.pack("<HH", 0xD935, padding) + bytes(padding)
-    header = (0x04034B50, 45, 0x0800, 0, _DOS_TIME, crc, small, small, len(encoded), len(extra))
+    header = (0x04034B50, 45, 0x0800, 0, _DOS_TIME, 0, small, small, len(encoded), len(extra))
     file.write(struct.pack("<IHHHIIIIHH", *header) + encoded + extra)
+    crc = 0
+    hasher = ChunkedHash()
     for piece in _pieces(member):
-        file.write(piece)
-    return _Entry(encoded, crc, size, offset)
+        # In steps that stay in the cache while they are summed, hashed and written.
+        for at in range(0, len(piece), CHUNK):
+            step = piece[at : at + CHUNK]
+            crc = zlib.crc32(step, crc)
+            hasher.update(step)
+            file.write(step)
+    end = file.tell()
+    file.seek(offset + _CRC_OFFSET)
+    file.write(struct.pack("<I", crc))
+    file.seek(end)
+    return _Entry(encoded, crc, size, offset), hasher.digest()
 
 
 def _write_directory(file: IO[bytes], entries: Iterable[_Entry]) -> None:

@@ -18,8 +18,8 @@ import numpy as np
 
 import graphopt
 from graphopt.errors import ArtifactError, GraphoptError
+from graphopt.hashing import chunked_xxh64
 from graphopt.runtime.artifact import Artifact
-from graphopt.runtime.hashing import chunked_xxh64
 
 COMMENT = 31  # "graphopt-xxh64:" and 16 digits
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import graphopt
 from graphopt.errors import ArtifactError
+from graphopt.hashing import chunked_xxh64
 from graphopt.runtime.artifact import Artifact
-from graphopt.runtime.hashing import chunked_xxh64
 from tests.backends.pipe import compiled
 from tests.cli.conftest import ROOT
 from tests.e2e.models import NETS, SHAPES

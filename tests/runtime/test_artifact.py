@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from graphopt.errors import ArtifactError
+from graphopt.hashing import chunked_xxh64
 from graphopt.runtime.artifact import Artifact
-from graphopt.runtime.hashing import chunked_xxh64
 
 
 def _example() -> Artifact:

@@ -104,7 +104,7 @@ class CpuBackend(Backend):
         kernels = dict(zip(groups, compiled.kernels, strict=True))
         objects = {level: f"objects/{level}.o" for level in levels} if groups else {}
         plan = PlanBuilder(graph, kernels.__getitem__).build(objects)
-        result = Compiled(members={"plan": plan.to_json(), "weights": plan.weight_pieces()})
+        result = Compiled(members={"plan": plan.to_json(), "weights": plan.weights})
         for level, member in objects.items():
             result.members[member] = compiled.objects[level]
         if plan.host_nodes:

@@ -8,6 +8,7 @@ Sound: the kernels compute the same sums (in another order); the transposes only
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -102,15 +103,18 @@ def view(builder: Builder, value: Value, shape: Sequence[Dim]) -> Value:
     return builder.call(VIEW, value, _types=[type], _name=value.name).output
 
 
-def packed(source: Value, size: int, pack: Callable[[Array], Array]) -> Constant:
-    """The packed form of a constant, made when it is first looked at."""
+def packed(source: Value, size: int, layout: str, pack: Callable[[Array], Array]) -> Constant:
+    """The packed form of a constant, made when it is looked at. ``layout`` says how it is packed:
+    equal sources in equal layouts are equal."""
     constant = source.constant
     assert constant is not None
 
     def load() -> Array:
-        return pack(np.ascontiguousarray(constant.array))
+        # Constants of a mapped file lie where the file has them, aligned or not.
+        return pack(np.require(constant.read(), requirements=("C", "A")))
 
-    return Constant(None, type=TensorType(DType.F32, (size,)), load=load)
+    digest = hashlib.blake2b(f"{layout} {constant.digest}".encode(), digest_size=16).hexdigest()
+    return Constant(None, type=TensorType(DType.F32, (size,)), load=load, digest=digest)
 
 
 def _pad16(n: int) -> int:
@@ -158,7 +162,8 @@ def _gemm_constant(
         return _native.pack_gemm(np.ascontiguousarray(w))
 
     size = _pad16(n) * k
-    weights = builder.constant(packed(weight, size, pack), f"{weight.name}.packed")
+    layout = f"gemm{'.T' if transposed else ''} * {scale!r}"
+    weights = builder.constant(packed(weight, size, layout, pack), f"{weight.name}.packed")
     type = TensorType(DType.F32, tuple(shape))
     return call(builder, "gemm", [a, weights, bias], [type], {"k": k, "n": n}, name).output
 
@@ -295,7 +300,7 @@ def _packed_conv(w: Value, shape: tuple[int, ...], group: int) -> Constant:
 
     cout, cin_group, *kernel = shape
     size = _native.packed_conv_size(cout, cin_group, int(np.prod(kernel)), group)
-    return packed(w, size, lambda array: _native.pack_conv(array, group))
+    return packed(w, size, f"conv / {group}", lambda array: _native.pack_conv(array, group))
 
 
 def _conv_transpose(builder: Builder, node: Node) -> Value | None:
@@ -314,7 +319,9 @@ def _conv_transpose(builder: Builder, node: Node) -> Value | None:
     window, _ = transpose_window(x.shape[2:], kernel, node.attrs)
     extra = tuple(node.attrs.get("output_padding") or (0,) * len(kernel))
     size = _native.packed_conv_transpose_size(cin, cout_group, int(np.prod(kernel)), group)
-    weight = packed(w, size, lambda array: _native.pack_conv_transpose(array, group))
+    weight = packed(
+        w, size, f"conv.T / {group}", lambda array: _native.pack_conv_transpose(array, group)
+    )
     attrs = {
         **_spatial_attrs(window), "group": group, "cin": cin, "cout": cout_group * group,
         "output_padding": extra,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from graphopt import _native
-from graphopt.runtime.hashing import (
+from graphopt.hashing import (
     CHUNK,
     ChunkedHash,
     chunked_xxh64,
