@@ -84,8 +84,13 @@ class DType(enum.IntEnum):
     def from_numpy(cls, dtype: Any) -> DType:
         """The element type of a numpy dtype. Raises TypeError for one that ONNX lacks."""
         dtype = np.dtype(dtype)
+        # numpy composes the name anew each time, which is slow for a model of many constants.
+        found = _FROM_NUMPY.get(dtype)
+        if found is not None:
+            return found
         found = _FROM_NAME.get(dtype.name)
         if found is not None:
+            _FROM_NUMPY[dtype] = found
             return found
         if dtype.kind in "OUST":
             return cls.STRING
@@ -131,6 +136,7 @@ _ML_NAMES = {
     DType.F6E3M2: "float6_e3m2fn",
 }  # fmt: skip
 _FROM_NAME = {name: dtype for dtype, name in (_NUMPY_NAMES | _ML_NAMES).items()}
+_FROM_NUMPY: dict[np.dtype[Any], DType] = {}
 _CACHE: dict[DType, np.dtype[Any]] = {
     **{dtype: np.dtype(name) for dtype, name in _NUMPY_NAMES.items()},
     DType.STRING: np.dtype(object),

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from graphopt.errors import CompileError
-from graphopt.ir import Builder, Graph, Node, TensorType, Value
+from graphopt.ir import Builder, Graph, Node, OpDef, TensorType, Value, resolve_op
 from graphopt.rewrite.log import Edit, EditLog
 from graphopt.rewrite.match import Match, Refusal
 from graphopt.rewrite.rule import Rule
@@ -20,16 +20,22 @@ __all__ = ["apply_rules", "record_edit"]
 # Edits beyond this (plus a share a node) mean that two rules undo each other.
 _PING_PONG = 1000
 
+Accepts = Callable[[Node], str | None]
+
 
 class _Worklist:
-    """Nodes to look at, each at most once, first in first out."""
+    """Nodes that a rule may match at, each at most once, first in first out."""
 
-    def __init__(self, nodes: Iterable[Node]) -> None:
-        self.queue = deque(nodes)
-        self.queued = set(self.queue)
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.index: dict[OpDef, list[Rule]] = {}
+        for rule in rules:
+            for domain, name in rule.roots:
+                self.index.setdefault(resolve_op(name, domain), []).append(rule)
+        self.queue: deque[Node] = deque()
+        self.queued: set[Node] = set()
 
     def push(self, node: Node) -> None:
-        if node not in self.queued:
+        if node.op in self.index and node not in self.queued:
             self.queued.add(node)
             self.queue.append(node)
 
@@ -46,27 +52,29 @@ def apply_rules(
     pass_name: str = "",
     log: EditLog | None = None,
     on_edit: Callable[[Edit], None] | None = None,
+    accepts: Accepts | None = None,
 ) -> int:
     """Applies ``rules`` to ``graph`` and its regions up to a fixed point; returns the edit count.
 
-    Raises CompileError when rules keep undoing each other.
+    ``accepts`` says of a new node why it may not stand in the result, None when it may: a rewrite
+    that builds another one is taken back. Raises CompileError when rules keep undoing each other.
     """
-    index: dict[tuple[str, str], list[Rule]] = {}
-    for rule in rules:
-        for root in rule.roots:
-            index.setdefault(root, []).append(rule)
-    work = _Worklist(graph.walk())
+    work = _Worklist(rules)
+    for node in graph.walk():
+        work.push(node)
     edits = 0
     budget = _PING_PONG + 8 * len(work.queue) * max(1, len(rules))
     while work.queue:
         node = work.pop()
         if node.erased:
             continue
-        for rule in index.get((node.op.domain, node.op.name), ()):
+        for rule in work.index[node.op]:
             found = rule.match(node)
             if isinstance(found, Refusal):
                 continue
-            edit = _apply(rule, found, work, pass_name)
+            edit = _apply(rule, found, work, pass_name, accepts)
+            if edit is None:
+                continue
             edits += 1
             if log is not None:
                 log.add(edit)
@@ -80,13 +88,19 @@ def apply_rules(
     return edits
 
 
-def _apply(rule: Rule, match: Match, work: _Worklist, pass_name: str) -> Edit:
+def _apply(
+    rule: Rule, match: Match, work: _Worklist, pass_name: str, accepts: Accepts | None
+) -> Edit | None:
     root = match.root
     graph = root.graph
     origin = match.origin
     builder = Builder(graph, before=root, origin=origin)
     removed = tuple(repr(node) for node in match.nodes)
     result = rule.rewrite(builder, match)
+    if accepts is not None and any(accepts(node) for node in builder.created):
+        for node in reversed(builder.created):
+            graph.erase(node)
+        return None
     values = (result,) if isinstance(result, Value) else tuple(result)
     if len(values) != len(root.outputs):
         raise CompileError(

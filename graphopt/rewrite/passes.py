@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from graphopt.errors import GraphoptError, OptionError
-from graphopt.ir import Graph, Stage
+from graphopt.ir import Graph, Node, Stage
 from graphopt.rewrite.driver import apply_rules
 from graphopt.rewrite.log import EditLog
 from graphopt.rewrite.rule import Rule
@@ -35,6 +35,7 @@ class PassContext:
 
     ``before`` and ``after`` are called around every leaf pass (not around pipelines).
     ``stop_after`` ends the run after that many leaf passes. ``target`` is what is compiled for.
+    ``accepts`` says of a node that a rule wants to build why the result may not hold it.
     """
 
     log: EditLog = field(default_factory=EditLog)
@@ -42,6 +43,7 @@ class PassContext:
     after: list[Instrument] = field(default_factory=list)
     stop_after: int | None = None
     target: Any = None
+    accepts: Callable[[Node], str | None] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     ran: list[str] = field(default_factory=list)
 
@@ -104,7 +106,9 @@ class RulePass(Pass):
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """Applies the rules; True when one fired."""
-        return apply_rules(graph, self.rules(graph), pass_name=self.name, log=ctx.log) > 0
+        rules = self.rules(graph)
+        edits = apply_rules(graph, rules, pass_name=self.name, log=ctx.log, accepts=ctx.accepts)
+        return edits > 0
 
 
 @dataclass(frozen=True)
