@@ -1,103 +1,218 @@
 """Attention that exporters spell out becomes one op, which never holds all scores.
 
-``Softmax(MatMul(q, kt) * s + mask) @ v  ->  graphopt::Attention(q, k, v, mask)``, with factors on
-``q`` and ``kt`` counted in, and the guard ``Where(IsNaN(p), 0, p)`` kept as an attribute.
+``Softmax(MatMul(q, kt) * s + mask) @ v  ->  graphopt::Attention(q, k, v, mask)``. Factors may stand
+on ``q``, ``kt`` and the scores, before or after a cap ``c * tanh(x / c)``; masks are sums, or
+``Where(keep, scores, fill)``; the guard ``Where(IsNaN(p), 0, p)`` is kept as an attribute. Keys and
+values that are repeated for query heads which share them are taken before they are repeated. A
+mask that hides what lies ahead becomes the attribute ``causal``.
 
-Operands have three axes [heads, length, size] or four, in f32; nothing but the mask broadcasts; the
-softmax runs over the keys; no value in between is read by others.
+Operands are f32 tensors of two axes [length, size] or more; leading axes do not broadcast, but for
+a key head that all query heads share; the softmax runs over the keys; no value in between is read
+by others.
 
-Sound up to rounding: it is the definition of the op.
+Sound up to rounding: it is the definition of the op. Scores that are hidden must be finite where
+two masks become one or a mask becomes ``causal``: NaN plus -inf is NaN, but nothing that is not
+looked at.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graphopt.ir import Builder, DType, Graph, Node, Value
-from graphopt.rewrite import (
-    Match,
-    NodePattern,
-    Pattern,
-    PatternOps,
-    Refusal,
-    Rule,
-    RulePass,
-    Var,
-)
+from graphopt.ir import Builder, Dim, DType, Graph, Node, Value, product
+from graphopt.passes.attention_masks import causal_offset
+from graphopt.passes.attention_terms import Logits, Mask, read_logits
+from graphopt.passes.repeated_heads import before_repeat
+from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, RulePass, Var
 
 __all__ = ["FuseAttention"]
 
-# Places where a factor may stand.
-_FACTORS = ("q", "k", "scores")
-
-
-def _scaled(op: PatternOps, x: Pattern, place: str) -> Pattern:
-    """``x``, ``x`` times a number or ``x`` over a number, which is then bound."""
-
-    def number(how: str) -> Pattern:
-        constant = op.constant(f"{place}_{how}")
-        one: Pattern = constant.where(
-            lambda v: v.constant is not None and v.constant.numel == 1, "being one number"
-        )
-        return one
-
-    return op.any_of(op.Mul(x, number("times")), op.Div(x, number("over")), x)
+Shape = tuple[Dim, ...]
 
 
 class FuseDotProductAttention(Rule):
     """``Softmax(q @ kt * s + mask) @ v  ->  graphopt::Attention(q, k, v, mask)``."""
 
-    def pattern(self, op: PatternOps, q: Var, kt: Var, v: Var, mask: Var) -> NodePattern:
-        """With and without factors, mask, and guard against NaN."""
-        scores = op.MatMul(_scaled(op, q, "q"), _scaled(op, kt, "k"), _bind="scores")
-        logits = _scaled(op, scores, "scores")
-        weights = op.Softmax(op.any_of(op.Add(logits, mask), logits), _bind="softmax")
+    def pattern(self, op: PatternOps, logits: Var, v: Var) -> NodePattern:
+        """With and without a guard against NaN; the logits are read by hand."""
+        weights = op.Softmax(logits, _bind="softmax")
         guarded = op.Where(op.IsNaN(weights), 0.0, weights, _bind="guard")
         return op.MatMul(op.any_of(guarded, weights), v)
 
     def check(self, m: Match) -> Refusal | None:
         """Types, and which axes mean what."""
-        out = m.root.output.tensor
-        scores = m.node("scores").output.shape
-        q, kt, v = m["q"].shape, m["kt"].shape, m["v"].shape
-        if out.dtype is not DType.F32:
-            return Refusal(lambda: f"it computes in {out.dtype}", m.root)
-        if scores is None or q is None or kt is None or v is None:
-            return Refusal("a rank is not known", m.root)
-        if len(q) not in (3, 4) or not len(q) == len(kt) == len(v) == len(scores):
-            return Refusal("its operands do not all have 3 or all have 4 axes", m.root)
-        if not q[:-2] == kt[:-2] == v[:-2] == scores[:-2]:
-            return Refusal("queries, keys and values broadcast", m.root)
-        if int(m.node("softmax").attr("axis")) not in (-1, len(scores) - 1):
-            return Refusal("the softmax does not run over the keys", m.node("softmax"))
-        if m.node("softmax").output.shape != scores:
-            return Refusal("the mask makes the scores larger", m.node("softmax"))
-        return _mask_refusal(m.get("mask"))
+        softmax = m.node("softmax")
+        shape = softmax.output.shape
+        if m.root.output.tensor.dtype is not DType.F32:
+            return Refusal(lambda: f"it computes in {m.root.output.tensor.dtype}", m.root)
+        if shape is None or int(softmax.attr("axis")) not in (-1, len(shape) - 1):
+            return Refusal(
+                lambda: f"the softmax runs over axis {softmax.attr('axis')}, not over the keys",
+                softmax,
+            )
+        logits = read_logits(m["logits"])
+        if isinstance(logits, Refusal):
+            return logits
+        m.nodes.extend(node for node in logits.nodes if node not in m.nodes)
+        refused = m.check_uses() or _shape_refusal(logits, m["v"], softmax.output)
+        return refused or _mask_refusal(logits.masks)
 
     def rewrite(self, op: Builder, m: Match) -> Value:
-        """The op, with a leading axis of size 1 where there are three."""
-        q, v, mask = m["q"], m["v"], m.get("mask")
-        k = _swapped(op, m["kt"])
-        flat = len(q.shape or ()) == 3
-        if flat:
-            q, k, v = (op.Unsqueeze(x, (0,)) for x in (q, k, v))
+        """The op over [batch, heads, length, size], and back."""
+        logits = read_logits(m["logits"])
+        assert isinstance(logits, Logits)
+        target = _target(logits)
+        q = _with_lead(op, logits.q, target)
+        k, v = _swapped(op, logits.kt), m["v"]
+        if not _one_head(logits, v):
+            k, v = (_with_lead(op, x, target) for x in (k, v))
+            k, v = _before_repeat(k, v)
+        mask, fill, offset = _mask(op, logits, q, k)
         result: Value = op.op(
             "Attention",
             *(q, k, v, mask),
             _domain="graphopt",
-            scale=_factor(m),
+            scale=logits.scale,
+            softcap=logits.softcap or None,
+            fill=None if fill in (None, -math.inf) else fill,
+            causal=1 if offset is not None else None,
+            causal_offset=offset or None,
             nan_rows_to_zero=1 if "guard" in m.named else None,
         )
-        if flat:
-            result = op.Squeeze(result, (0,))
-        return result
+        out = m.root.output.shape
+        assert out is not None
+        return _with_lead(op, result, out[:-2])
 
 
-def _mask_refusal(mask: Value | None) -> Refusal | None:
-    if mask is not None and (mask.tensor.rank is None or mask.tensor.rank > 4):
-        return Refusal("the mask has more than 4 axes", mask)
+def _shape_refusal(logits: Logits, v: Value, weights: Value) -> Refusal | None:
+    q, kt = logits.q.shape, logits.kt.shape
+    if q is None or kt is None or v.shape is None or weights.shape is None:
+        return Refusal("the rank of queries, keys or values is not known", v)
+    if min(map(len, (q, kt, v.shape))) < 2:
+        return Refusal(lambda: f"queries {q}, keys {kt} or values {v.shape} are no matrices", v)
+    lead = weights.shape[:-2]
+    if not _one_head(logits, v) and (q[:-2] != kt[:-2] or v.shape[:-2] != lead):
+        return Refusal(
+            lambda: f"queries {q}, keys {kt} (transposed) and values {v.shape} broadcast", v
+        )
+    if logits.space is not None and len(logits.space) > 2:
+        return Refusal(lambda: f"the masked scores have more than 4 axes: {weights!r}", weights)
+    target = _target(logits)
+    for have in {q[:-2], v.shape[:-2]}:
+        if _lead_dims(have, target) is None or _lead_dims(target, have) is None:
+            return Refusal(f"sizes of the leading axes {have} and {target} are not known", v)
     return None
+
+
+def _one_head(logits: Logits, v: Value) -> bool:
+    """True when all query heads share one key head, which broadcasts."""
+    q, kt = logits.q.shape, logits.kt.shape
+    assert q is not None and kt is not None and v.shape is not None
+    if len(q) != 4 or logits.space not in (None, q[:-2]) or q[1] == 1:
+        return False
+    return kt[:-2] == v.shape[:-2] == (q[0], 1)
+
+
+def _target(logits: Logits) -> Shape:
+    """The two leading axes [batch, heads] of the fused op."""
+    assert logits.q.shape is not None
+    lead = logits.q.shape[:-2] if logits.space is None else logits.space
+    if len(lead) <= 2:
+        return (*[1] * (2 - len(lead)), *lead)
+    return (product(lead[:-1]), lead[-1])
+
+
+def _lead_dims(old: Shape, new: Shape) -> list[int] | None:
+    """Sizes that reshape leading axes; None where more than one would have to be inferred."""
+    if old == new:
+        return []
+    dims = [dim if isinstance(dim, int) else -1 for dim in new]
+    return None if dims.count(-1) > 1 or 0 in dims else dims
+
+
+def _with_lead(op: Builder, x: Value, lead: Shape) -> Value:
+    """``x`` with other leading axes; the last two stay. :func:`_lead_dims` must know them."""
+    assert x.shape is not None
+    old, result = x.shape[:-2], x
+    if old == lead:
+        return x
+    missing = len(lead) - len(old)
+    if missing > 0 and (*[1] * missing, *old) == lead:
+        result = op.Unsqueeze(x, tuple(range(missing)))
+    elif missing < 0 and (*[1] * -missing, *lead) == old:
+        result = op.Squeeze(x, tuple(range(-missing)))
+    elif (dims := _lead_dims(old, lead)) is not None:
+        result = _reshaped(op, x, dims)
+    return result
+
+
+def _reshaped(op: Builder, x: Value, dims: list[int]) -> Value:
+    """The last two axes are copied by position, so their sizes need not be known."""
+    assert x.shape is not None
+    missing = len(dims) + 2 - len(x.shape)
+    if missing > 0:
+        x = op.Unsqueeze(x, tuple(range(missing)))
+    shape = (*[1] * max(-missing, 0), *dims, 0, 0)
+    result: Value = op.Reshape(x, shape)
+    if missing < 0:
+        result = op.Squeeze(result, tuple(range(-missing)))
+    return result
+
+
+def _before_repeat(k: Value, v: Value) -> tuple[Value, Value]:
+    """Keys and values before they are repeated, where both are."""
+    sources = before_repeat(k), before_repeat(v)
+    if sources[0] is None or sources[1] is None:
+        return k, v
+    shapes = sources[0].shape, sources[1].shape
+    if shapes[0] is None or shapes[1] is None or shapes[0][:2] != shapes[1][:2]:
+        return k, v
+    return sources[0], sources[1]
+
+
+def _mask_refusal(masks: list[Mask]) -> Refusal | None:
+    for mask in masks:
+        if mask.value.tensor.rank is None or mask.value.tensor.rank > 4:
+            return Refusal("the mask has more than 4 axes", mask.value)
+    fills = {mask.fill for mask in masks if mask.fill is not None}
+    added = any(mask.fill is None for mask in masks)
+    if len(fills) > 1 or (added and fills and fills != {-math.inf}):
+        return Refusal(
+            lambda: f"masks that are filled with {sorted(fills)} and added do not make one mask",
+            masks[0].value,
+        )
+    return None
+
+
+def _mask(
+    op: Builder, logits: Logits, q: Value, k: Value
+) -> tuple[Value | None, float | None, int | None]:
+    """All masks as one, what it fills with, and the offset where one of them is causal."""
+    offset = None
+    added, kept = None, None
+    fill: float | None = None
+    assert q.shape is not None and k.shape is not None
+    for mask in logits.masks:
+        found = (
+            None
+            if offset is not None
+            else causal_offset(mask, q.shape[2], k.shape[2], alone=len(logits.masks) == 1)
+        )
+        if found is not None:
+            offset = found
+            continue
+        value = mask.value
+        if mask.fill is None:
+            added = value if added is None else op.Add(added, value)
+            continue
+        fill = mask.fill
+        keep = op.Not(value) if mask.inverted else value
+        kept = keep if kept is None else op.And(kept, keep)
+    if added is None or kept is None:
+        return (added if kept is None else kept), fill, offset
+    return op.Where(kept, added, op.constant(-math.inf, "hidden", "float32")), None, offset
 
 
 def _swapped(op: Builder, kt: Value) -> Value:
@@ -118,18 +233,6 @@ def _permutes(node: Node, perm: tuple[int, ...]) -> bool:
     if not node.is_a("Transpose"):
         return False
     return tuple(node.attr("perm") or range(len(perm) - 1, -1, -1)) == perm
-
-
-def _factor(m: Match) -> float:
-    """All factors on queries, keys and scores, as one."""
-    factor = 1.0
-    for place in _FACTORS:
-        times, over = m.get(f"{place}_times"), m.get(f"{place}_over")
-        if times is not None and times.constant is not None:
-            factor *= float(times.constant.array.reshape(()))
-        if over is not None and over.constant is not None:
-            factor /= float(over.constant.array.reshape(()))
-    return factor
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,10 @@
 // A task is a block of query rows of the heads that share a key head. It goes through the keys block by
 // block and keeps, for each row, the maximum and the sum so far (Milakov and Gimelshein, "Online
 // normalizer calculation for softmax", 2018; Dao et al., "FlashAttention", 2022).
+//
+// Q, K, V and Y are [batch, heads, length, size]; or, each by itself, [batch, length, features], where a run of
+// features holds all heads (`heads` or `key_heads` times `size` or `value_size`, from `q_begin`, `k_begin` or
+// `v_begin` on, `q_step`, `k_step` or `v_step` apart): what projections write, one for all three too.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -52,8 +56,9 @@ struct AttentionShape {
   int64_t size = 0;  // of a query and a key
   int64_t value_size = 0;
 
-  // Rows that share a key head: its query heads' queries, one after the other in memory.
-  [[nodiscard]] int64_t rows() const { return heads / key_heads * queries; }
+  // Query heads of a key head, and rows that share it: its query heads' queries, head by head.
+  [[nodiscard]] int64_t share() const { return heads / key_heads; }
+  [[nodiscard]] int64_t rows() const { return share() * queries; }
   [[nodiscard]] int64_t block_keys() const { return std::min(round_up(keys, kPanel), kKeys); }
   // Rows of a task. Not a matter of how many threads there are, and so neither are the results.
   [[nodiscard]] int64_t block_rows() const {
@@ -65,6 +70,31 @@ struct AttentionShape {
   [[nodiscard]] bool direct() const { return rows() <= 2; }
 };
 
+// Where a tensor has row s of head h of a batch, in floats: its axes are [batch, heads, length, size], or
+// [batch, length, features] with all heads among the features.
+struct HeadView {
+  int64_t begin = 0;
+  int64_t batch = 0;
+  int64_t head = 0;
+  int64_t row = 0;
+
+  [[nodiscard]] int64_t at(int64_t b, int64_t h, int64_t s) const { return begin + b * batch + h * head + s * row; }
+};
+
+struct Views {
+  HeadView q, k, v, y;
+};
+
+// Offsets of consecutive rows of several heads, `rows` of each.
+struct RowSteps {
+  int64_t first = 0;
+  int64_t rows = 1;
+  int64_t head = 0;
+  int64_t row = 0;
+
+  [[nodiscard]] int64_t at(int64_t r) const { return (first + r) / rows * head + (first + r) % rows * row; }
+};
+
 struct AttentionOptions {
   float scale;
   float softcap;
@@ -74,6 +104,8 @@ struct AttentionOptions {
   int64_t right_window;
   bool zero_masked_rows;  // a row without any key is 0, not NaN
   bool zero_nan_rows;     // so is a row whose weights are NaN for any other reason
+  bool replace;           // a bool mask makes scores `fill`, rather than adding -inf
+  float fill;
 };
 
 // Scratch memory of a worker, as offsets in floats.
@@ -98,7 +130,7 @@ struct AttentionScratch {
 // C = alpha A B, or C += A B, for a few rows and few enough columns to need no blocking.
 struct SmallProduct {
   const float* a;
-  int64_t a_step;
+  RowSteps a_steps;
   int64_t rows;
   int64_t depth;
   const float* b;
@@ -106,7 +138,7 @@ struct SmallProduct {
   int64_t b_panel;
   bool direct;
   float* c;
-  int64_t c_step;
+  RowSteps c_steps;
   int64_t columns;
   float alpha;
   bool accumulate;
@@ -132,8 +164,8 @@ struct SmallProduct {
     for (int64_t i = 0; i < tiles; ++i) {
       const Range part = part_of(rows, tiles, i);
       for (int64_t r = part.begin; r < part.end; ++r) {
-        table[r - part.begin] = a + r * a_step;
-        c_rows[r - part.begin] = r * c_step;
+        table[r - part.begin] = a + a_steps.at(r);
+        c_rows[r - part.begin] = c_steps.at(r);
       }
       for (int64_t column = 0; column < columns; column += panels * kPanel) {
         const int64_t some = std::min(panels, (columns - column + kPanel - 1) / kPanel);
@@ -160,9 +192,9 @@ struct MaskView {
 
 class AttentionRun {
  public:
-  AttentionRun(const AttentionShape& shape, const AttentionOptions& options, const MaskView& mask, const float* q,
-               const float* k, const float* v, float* y)
-      : s_(shape), options_(options), mask_(mask), q_(q), k_(k), v_(v), y_(y) {}
+  AttentionRun(const AttentionShape& shape, const Views& views, const AttentionOptions& options, const MaskView& mask,
+               const float* q, const float* k, const float* v, float* y)
+      : s_(shape), views_(views), options_(options), mask_(mask), q_(q), k_(k), v_(v), y_(y) {}
 
   // Rows [begin, end) of the head-th (over all batches) key head.
   void run(int64_t head, int64_t begin, int64_t end, int64_t most_rows, float* scratch) const {
@@ -172,16 +204,23 @@ class AttentionRun {
     float* maximum = scratch + parts.maximum;
     float* sum = scratch + parts.sum;
     const int64_t rows = end - begin;
-    const float* q = q_ + (head * s_.rows() + begin) * s_.size;
-    float* y = y_ + (head * s_.rows() + begin) * s_.value_size;
+    const int64_t batch = head / s_.key_heads;
+    const int64_t key_head = head % s_.key_heads;
+    const float* q = q_ + views_.q.at(batch, key_head * s_.share(), 0);
+    const float* k = k_ + views_.k.at(batch, key_head, 0);
+    const float* v = v_ + views_.v.at(batch, key_head, 0);
+    float* y = y_ + views_.y.at(batch, key_head * s_.share(), 0);
+    const RowSteps q_steps{begin, s_.queries, views_.q.head, views_.q.row};
+    const RowSteps y_steps{begin, s_.queries, views_.y.head, views_.y.row};
+    const RowSteps score_steps{0, rows, 0, s_.block_keys()};
     std::fill_n(maximum, rows, -kInfinity);
     std::fill_n(sum, rows, 0.0F);
-    std::fill_n(y, rows * s_.value_size, 0.0F);
+    for (int64_t r = 0; r < rows; ++r) std::fill_n(y + y_steps.at(r), s_.value_size, 0.0F);
     const Range all = keys_of_rows(begin, end);
     for (int64_t key = all.begin / kKeys * kKeys; key < all.end; key += kKeys) {
       const int64_t count = std::min(s_.block_keys(), all.end - key);
       const int64_t step = s_.block_keys();
-      score(q, rows, k_ + (head * s_.keys + key) * s_.size, count, packed, scores);
+      score(q, q_steps, rows, k + key * views_.k.row, count, packed, scores, score_steps);
       for (int64_t r = 0; r < rows; ++r) {
         SoftmaxRow row = softmax_row(head, begin + r, key, count);
         row.scores = scores + r * step;
@@ -190,14 +229,13 @@ class AttentionRun {
         attention_kernels().softmax(row);
         maximum[r] = row.maximum;
         sum[r] = row.sum;
-        if (row.correction != 1) attention_kernels().scale(y + r * s_.value_size, s_.value_size, row.correction);
+        if (row.correction != 1) attention_kernels().scale(y + y_steps.at(r), s_.value_size, row.correction);
       }
-      SmallProduct{scores,        step,   rows, count, v_ + (head * s_.keys + key) * s_.value_size,
-                   s_.value_size, kPanel, true, y,     s_.value_size,
-                   s_.value_size, 1,      true}
+      SmallProduct{scores,  score_steps,   rows, count, v + key * views_.v.row, views_.v.row, kPanel, true, y,
+                   y_steps, s_.value_size, 1,    true}
           .run();
     }
-    for (int64_t r = 0; r < rows; ++r) finish_row(y + r * s_.value_size, sum[r]);
+    for (int64_t r = 0; r < rows; ++r) finish_row(y + y_steps.at(r), sum[r]);
   }
 
  private:
@@ -228,34 +266,37 @@ class AttentionRun {
     row.end = std::clamp<int64_t>(keys.end - key, row.begin, count);
     row.softcap = options_.softcap;
     const int64_t batch = head / s_.key_heads;
-    const int64_t query_head = head % s_.key_heads * (s_.heads / s_.key_heads) + r / s_.queries;
+    const int64_t query_head = head % s_.key_heads * s_.share() + r / s_.queries;
     const int64_t at = mask_.at(batch, query_head, r % s_.queries, key);
     row.mask = mask_.added == nullptr ? nullptr : mask_.added + at;
     row.keep = mask_.keep == nullptr ? nullptr : mask_.keep + at;
     row.mask_step = mask_.steps[3];
+    row.replace = options_.replace;
+    row.fill = options_.fill;
     return row;
   }
 
   // scores = scale q k^T
-  void score(const float* q, int64_t rows, const float* k, int64_t count, float* packed, float* scores) const {
-    const int64_t step = s_.block_keys();
+  void score(const float* q, const RowSteps& q_steps, int64_t rows, const float* k, int64_t count, float* packed,
+             float* scores, const RowSteps& score_steps) const {
     if (s_.direct()) {
       for (int64_t r = 0; r < rows; ++r) {
-        gemm_kernels().dot(k, s_.size, count, q + r * s_.size, s_.size, scores + r * step);
-        attention_kernels().scale(scores + r * step, count, options_.scale);
+        float* row = scores + score_steps.at(r);
+        gemm_kernels().dot(k, views_.k.row, count, q + q_steps.at(r), s_.size, row);
+        attention_kernels().scale(row, count, options_.scale);
       }
       return;
     }
     pack_keys(k, count, packed);
-    SmallProduct{q,     s_.size, rows, s_.size, packed,         kPanel, s_.size * kPanel,
-                 false, scores,  step, count,   options_.scale, false}
+    SmallProduct{q,     q_steps, rows,        s_.size, packed,         kPanel, s_.size * kPanel,
+                 false, scores,  score_steps, count,   options_.scale, false}
         .run();
   }
 
   void pack_keys(const float* k, int64_t count, float* packed) const {
     for (int64_t j = 0; j < count; j += kPanel, packed += s_.size * kPanel) {
-      gemm_kernels().transpose(k + j * s_.size, s_.size, std::min<int64_t>(kPanel, count - j), s_.size, packed, kPanel,
-                               kPanel);
+      gemm_kernels().transpose(k + j * views_.k.row, views_.k.row, std::min<int64_t>(kPanel, count - j), s_.size,
+                               packed, kPanel, kPanel);
     }
   }
 
@@ -269,6 +310,7 @@ class AttentionRun {
   }
 
   const AttentionShape& s_;
+  const Views& views_;
   const AttentionOptions& options_;
   const MaskView& mask_;
   const float* q_;
@@ -288,7 +330,15 @@ class AttentionKernel final : public Kernel {
                  attrs.i("left_window", -1),
                  attrs.i("right_window", -1),
                  attrs.i("zero_masked_rows", 0) != 0,
-                 attrs.i("zero_nan_rows", 0) != 0} {}
+                 attrs.i("zero_nan_rows", 0) != 0,
+                 attrs.i("replace", 0) != 0,
+                 static_cast<float>(attrs.f("fill", -std::numeric_limits<double>::infinity()))},
+        heads_(attrs.i("heads", 0)),
+        key_heads_(attrs.i("key_heads", 0)),
+        size_(attrs.i("size", 0)),
+        value_size_(attrs.i("value_size", 0)),
+        begins_{attrs.i("q_begin", 0), attrs.i("k_begin", 0), attrs.i("v_begin", 0)},
+        steps_{attrs.i("q_step", size_), attrs.i("k_step", size_), attrs.i("v_step", value_size_)} {}
 
   [[nodiscard]] size_t workspace_bytes(std::span<const Tensor> inputs, std::span<const Tensor> /*outputs*/,
                                        int threads) const override {
@@ -306,11 +356,15 @@ class AttentionKernel final : public Kernel {
     if (y.numel() != shape.batch * shape.heads * shape.queries * shape.value_size) {
       throw Error("attention: Y has the wrong size");
     }
+    const Views views{view(q, shape.heads, shape.size, begins_[0], steps_[0]),
+                      view(k, shape.key_heads, shape.size, begins_[1], steps_[1]),
+                      view(v, shape.key_heads, shape.value_size, begins_[2], steps_[2]),
+                      view(y, shape.heads, shape.value_size, 0, shape.value_size)};
     const MaskView mask = view_mask(operand(args.inputs, 3), shape);
     if (y.numel() == 0) return;
     AttentionOptions options = options_;
     if (!has_scale_) options.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(shape.size)));
-    const AttentionRun run(shape, options, mask, q.ptr<float>(), k.ptr<float>(), v.ptr<float>(), y.ptr<float>());
+    const AttentionRun run(shape, views, options, mask, q.ptr<float>(), k.ptr<float>(), v.ptr<float>(), y.ptr<float>());
     const int64_t block = shape.block_rows();
     const int64_t blocks = (shape.rows() + block - 1) / block;
     const size_t bytes = scratch_bytes(shape);
@@ -333,14 +387,30 @@ class AttentionKernel final : public Kernel {
   }
 
   [[nodiscard]] AttentionShape shape(const Tensor& q, const Tensor& k, const Tensor& v) const {
-    if (q.rank != 4 || k.rank != 4 || v.rank != 4) throw Error("attention: Q, K and V must have four dimensions");
-    AttentionShape s{q.dim(0), q.dim(1), k.dim(1), q.dim(2), k.dim(2), q.dim(3), v.dim(3)};
-    if (k.dim(0) != s.batch || v.dim(0) != s.batch || v.dim(1) != s.key_heads || v.dim(2) != s.keys ||
-        k.dim(3) != s.size) {
+    for (const Tensor* x : {&q, &k, &v}) {
+      if (x->rank != 3 && x->rank != 4) throw Error("attention: Q, K and V must have three or four dimensions");
+    }
+    const bool flat_q = q.rank == 3;
+    const bool flat_k = k.rank == 3;
+    const bool flat_v = v.rank == 3;
+    AttentionShape s{q.dim(0),  flat_q ? heads_ : q.dim(1), flat_k ? key_heads_ : k.dim(1), q.dim(-2),
+                     k.dim(-2), flat_q ? size_ : q.dim(3),  flat_v ? value_size_ : v.dim(3)};
+    if (k.dim(0) != s.batch || v.dim(0) != s.batch || v.dim(-2) != s.keys || (!flat_v && v.dim(1) != s.key_heads) ||
+        (flat_k ? size_ : k.dim(3)) != s.size) {
       throw Error("attention: the shapes of Q, K and V don't fit together");
     }
     if (s.key_heads < 1 || s.heads % s.key_heads != 0) throw Error("attention: key heads must divide query heads");
     return s;
+  }
+
+  // In a tensor of three dimensions the features of the first head begin at `begin`, the next one's `step` later.
+  static HeadView view(const Tensor& x, int64_t heads, int64_t size, int64_t begin, int64_t step) {
+    if (x.rank == 4) return {0, heads * x.dim(2) * size, x.dim(2) * size, size};
+    const int64_t features = x.dim(2);
+    if (begin < 0 || step < size || size < 0 || begin + (heads - 1) * step + size > features) {
+      throw Error("attention: the heads don't fit into the features");
+    }
+    return {begin, x.dim(1) * features, step, features};
   }
 
   static MaskView view_mask(const Tensor& mask, const AttentionShape& shape) {
@@ -368,6 +438,13 @@ class AttentionKernel final : public Kernel {
 
   bool has_scale_;
   AttentionOptions options_;
+  // Of operands of three dimensions.
+  int64_t heads_;
+  int64_t key_heads_;
+  int64_t size_;
+  int64_t value_size_;
+  std::array<int64_t, 3> begins_;
+  std::array<int64_t, 3> steps_;  // features from a head to the next
 };
 
 }  // namespace

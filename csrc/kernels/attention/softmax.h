@@ -12,11 +12,13 @@ struct SoftmaxRow {
   int64_t end;
   float softcap;        // 0: none
   const float* mask;    // added to the scores; may be null
-  const uint8_t* keep;  // a zero removes the key; may be null
-  int64_t mask_step;    // 1, or 0 where one value is meant for all keys
-  float maximum;        // of the blocks before, -inf at first
-  float sum;            // of the weights of the blocks before, relative to `maximum`
-  float correction;     // out: what earlier results must be scaled by
+  const uint8_t* keep;  // a zero removes the key: adds -inf to its score, or makes it `fill`; may be null
+  bool replace;         // what `keep` does
+  float fill;
+  int64_t mask_step;  // 1, or 0 where one value is meant for all keys
+  float maximum;      // of the blocks before, -inf at first
+  float sum;          // of the weights of the blocks before, relative to `maximum`
+  float correction;   // out: what earlier results must be scaled by
 };
 
 struct AttentionKernels {

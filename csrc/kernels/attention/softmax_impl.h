@@ -12,7 +12,7 @@ namespace {
 void add_mask(const SoftmaxRow& row) {
   if (row.keep != nullptr) {
     for (int64_t j = row.begin; j < row.end; ++j) {
-      if (row.keep[j * row.mask_step] == 0) row.scores[j] += -__builtin_inff();
+      if (row.keep[j * row.mask_step] == 0) row.scores[j] = row.replace ? row.fill : row.scores[j] - __builtin_inff();
     }
     return;
   }

@@ -144,6 +144,116 @@ void test_extremes() {
   for (size_t i = 0; i < z.size(); ++i) CHECK(std::isnan(z[i]) == (i / 8 == 1));
 }
 
+// [batch, heads, length, size] written to [batch, length, features] from feature `begin` on.
+void put_heads(const std::vector<float>& x, const Ints& shape, int64_t begin, int64_t features,
+               std::vector<float>& to) {
+  size_t from = 0;
+  for (int64_t b = 0; b < shape[0]; ++b) {
+    for (int64_t h = 0; h < shape[1]; ++h) {
+      for (int64_t s = 0; s < shape[2]; ++s) {
+        const int64_t at = (b * shape[2] + s) * features + begin + h * shape[3];
+        for (int64_t i = 0; i < shape[3]; ++i) to[static_cast<size_t>(at + i)] = x[from++];
+      }
+    }
+  }
+}
+
+// Queries, keys and values of a head lie side by side.
+void test_interleaved(const Problem& p, const Data& d, const std::vector<float>& heads) {
+  if (p.heads != p.key_heads) return;
+  const int64_t step = 2 * p.size + p.value_size;
+  std::vector<float> all(static_cast<size_t>(p.batch * p.queries * p.heads * step));
+  for (int64_t h = 0; h < p.heads; ++h) {
+    for (int64_t b = 0; b < p.batch; ++b) {
+      for (int64_t s = 0; s < p.queries; ++s) {
+        const auto from = static_cast<size_t>((b * p.heads + h) * p.queries + s);
+        const auto to = static_cast<size_t>(((b * p.queries + s) * p.heads + h) * step);
+        const auto size = static_cast<size_t>(p.size);
+        const auto value_size = static_cast<size_t>(p.value_size);
+        std::copy_n(d.q.data() + from * size, size, all.data() + to);
+        std::copy_n(d.k.data() + from * size, size, all.data() + to + size);
+        std::copy_n(d.v.data() + from * value_size, value_size, all.data() + to + 2 * size);
+      }
+    }
+  }
+  Attrs attrs = make_attrs(p);
+  attrs.set("heads", p.heads);
+  attrs.set("key_heads", p.key_heads);
+  attrs.set("size", p.size);
+  attrs.set("value_size", p.value_size);
+  attrs.set("k_begin", p.size);
+  attrs.set("v_begin", 2 * p.size);
+  for (const char* name : {"q_step", "k_step", "v_step"}) attrs.set(name, step);
+  const Operand packed = f32({p.batch, p.queries, p.heads * step}, all);
+  CHECK(run_everywhere("attention", attrs, {packed, packed, packed}, {p.batch, p.heads, p.queries, p.value_size}) ==
+        heads);
+}
+
+// One tensor that holds queries, keys and values, heads among the features, or any of the three so.
+void test_features() {
+  for (const Problem& p : {Problem{2, 4, 2, 9, 9, 16, 8, 0.25}, Problem{1, 3, 3, 130, 130, 20, 20, 0.2, 0, true},
+                           Problem{2, 2, 1, 1, 1, 8, 8, 0.3}, Problem{3, 8, 1, 40, 40, 4, 6, 0.5}}) {
+    const Data d = make_data(p);
+    const Ints q_shape = {p.batch, p.heads, p.queries, p.size};
+    const Ints k_shape = {p.batch, p.key_heads, p.keys, p.size};
+    const Ints v_shape = {p.batch, p.key_heads, p.keys, p.value_size};
+    const int64_t k_begin = 3 + p.heads * p.size;
+    const int64_t v_begin = k_begin + p.key_heads * p.size;
+    const int64_t features = v_begin + p.key_heads * p.value_size + 2;
+    std::vector<float> all(static_cast<size_t>(p.batch * p.queries * features), 9.0F);
+    put_heads(d.q, q_shape, 3, features, all);
+    put_heads(d.k, k_shape, k_begin, features, all);
+    put_heads(d.v, v_shape, v_begin, features, all);
+    const Operand packed = f32({p.batch, p.queries, features}, all);
+    const Ints y_shape = {p.batch, p.queries, p.heads * p.value_size};
+    const auto heads =
+        run_everywhere("attention", make_attrs(p), d.operands, {p.batch, p.heads, p.queries, p.value_size});
+    std::vector<float> y(heads.size());
+    put_heads(heads, {p.batch, p.heads, p.queries, p.value_size}, 0, p.heads * p.value_size, y);
+    Attrs attrs = make_attrs(p);
+    attrs.set("heads", p.heads);
+    attrs.set("key_heads", p.key_heads);
+    attrs.set("size", p.size);
+    attrs.set("value_size", p.value_size);
+    attrs.set("q_begin", int64_t{3});
+    attrs.set("k_begin", k_begin);
+    attrs.set("v_begin", v_begin);
+    for (int flat = 0; flat < 8; ++flat) {
+      std::vector<Operand> operands = d.operands;
+      for (size_t i = 0; i < 3; ++i) {
+        if ((flat >> i & 1) != 0) operands[i] = packed;
+      }
+      CHECK(run_everywhere("attention", attrs, operands, {p.batch, p.heads, p.queries, p.value_size}) == heads);
+      CHECK(run_everywhere("attention", attrs, operands, y_shape) == y);
+    }
+    test_interleaved(p, d, heads);
+    attrs.set("v_begin", v_begin + 3);
+    std::vector<Operand> outputs = {{DType::kF32, y_shape, {}}};
+    CHECK_THROWS(run_step("attention", attrs, {packed, packed, packed}, outputs, 1, Guard::kAfter), "don't fit into");
+  }
+}
+
+// Hidden scores become a number, whatever they were: a row without any key averages all.
+void test_fill() {
+  const Problem p{1, 2, 2, 4, 300, 8, 8, 0.3};
+  Data d = make_data(p);
+  std::vector<uint8_t> keep(4 * 300, 1);
+  std::fill_n(keep.begin() + 300, 300, uint8_t{0});
+  for (size_t i = 600; i < 900; i += 3) keep[i] = 0;
+  d.operands.push_back(make_operand(DType::kBool, {4, 300}, keep));
+  Attrs attrs = make_attrs(p);
+  attrs.set("replace", int64_t{1});
+  attrs.set("fill", -1e9);
+  const auto y = run_everywhere("attention", attrs, d.operands, {1, 2, 4, 8});
+  for (size_t h = 0; h < 2; ++h) {
+    for (size_t i = 0; i < 8; ++i) {
+      double mean = 0;
+      for (size_t t = 0; t < 300; ++t) mean += static_cast<double>(d.v[(h * 300 + t) * 8 + i]) / 300;
+      CHECK(std::abs(static_cast<double>(y[(h * 4 + 1) * 8 + i]) - mean) < 1e-6);
+    }
+  }
+}
+
 void test_empty() {
   check_attention({0, 2, 2, 5, 6, 8, 8, 1});
   check_attention({1, 2, 2, 0, 6, 8, 8, 1});
@@ -172,6 +282,8 @@ int main() {
   test_masks();
   test_windows();
   test_extremes();
+  test_features();
+  test_fill();
   test_empty();
   test_errors();
   return 0;

@@ -1,16 +1,20 @@
 """Attention becomes the step kernel that goes through the keys block by block.
 
 ``graphopt::Attention(q, k, v, mask)  ->  graphopt.cpu::attention(q, k, v, mask)``; ONNX's
-``Attention`` without caches too, with heads made an axis of their own where they are not.
+``Attention`` without caches too. Heads that lie among the features of a projection are read there:
+transposes before it, and one after it, go.
 
 Sound: the kernel's sums are the op's, in another order; rows that the op clears are cleared.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from graphopt.backends.cpu.head_views import read_features, read_heads
+from graphopt.backends.cpu.lower_dense import view
 from graphopt.backends.cpu.ops import native, plan_regions
 from graphopt.ir import Builder, Dim, DType, Graph, Node, TensorType, Value
 from graphopt.ops.fused import ATTENTION
@@ -77,26 +81,85 @@ def _mask_refusal(node: Node, mask: Value) -> Refusal | None:
     return None
 
 
-def _call(
-    builder: Builder, operands: list[Value | None], type: TensorType, attrs: dict[str, Any]
-) -> Value:
-    return builder.call(native("attention"), *operands, _types=[type], **attrs).output
+def _operands(builder: Builder, node: Node, attrs: dict[str, Any]) -> list[Value | None]:
+    """The kernel's operands, read where they lie; ``attrs`` tell where that is."""
+    operands: list[Value | None] = list(node.inputs[:4])
+    for place, name in enumerate("qkv"):
+        value = node.input(place)
+        assert value is not None
+        if value.tensor.rank == 3:
+            heads = int(node.attr("q_num_heads" if name == "q" else "kv_num_heads"))
+            found = read_features(value, heads)
+            operands[place] = _split(builder, value, heads) if found is None else None
+        else:
+            found = read_heads(value)
+        if found is None:
+            continue
+        operands[place] = view(builder, found.source, found.shape)
+        attrs["heads" if name == "q" else "key_heads"] = found.heads
+        attrs["value_size" if name == "v" else "size"] = found.size
+        if found.begin:
+            attrs[f"{name}_begin"] = found.begin
+        if found.step != found.size:
+            attrs[f"{name}_step"] = found.step
+    return operands
+
+
+def _split(builder: Builder, x: Value, heads: int) -> Value:
+    """[batch, length, heads * size] as [batch, heads, length, size]."""
+    shaped = builder.Reshape(x, (0, 0, heads, -1))
+    result: Value = builder.Transpose(shaped, perm=(0, 2, 1, 3))
+    return result
+
+
+def _call(builder: Builder, node: Node, attrs: dict[str, Any]) -> Value:
+    """The kernel's result; with heads among the features where its only reader puts them there."""
+    operands = _operands(builder, node, attrs)
+    out = node.output
+    joined = _joined(out)
+    step = builder.call(native("attention"), *operands, _types=[joined or out.tensor], **attrs)
+    if joined is None or out.shape is None:
+        return step.output
+    batch, heads, length, size = out.shape
+    # The reader's own transpose undoes this one.
+    y = view(builder, step.output, (batch, length, heads, size))
+    result: Value = builder.Transpose(y, perm=(0, 2, 1, 3))
+    return result
 
 
 def _fused(builder: Builder, node: Node) -> Value:
     attrs: dict[str, Any] = {"scale": float(node.attr("scale"))}
     if node.attr("nan_rows_to_zero"):
         attrs["zero_nan_rows"] = 1
-    return _call(builder, list(node.inputs), node.output.tensor, attrs)
+    if node.attr("softcap"):
+        attrs["softcap"] = float(node.attr("softcap"))
+    if node.attr("causal"):
+        attrs["causal"] = 1
+        attrs["causal_offset"] = int(node.attr("causal_offset"))
+    mask = node.input(3)
+    if mask is not None and mask.tensor.dtype is DType.BOOL:
+        attrs["replace"] = 1
+        if (fill := float(node.attr("fill"))) != -math.inf:
+            attrs["fill"] = fill
+    return _call(builder, node, attrs)
+
+
+def _joined(out: Value) -> TensorType | None:
+    """The type of ``out`` with heads among the features, if its only reader puts them there."""
+    users = out.users
+    if len(users) != 1 or out.is_output or out.shape is None or len(out.shape) != 4:
+        return None
+    if not users[0].is_a("Transpose"):
+        return None
+    batch, heads, length, size = out.shape
+    if tuple(users[0].attr("perm") or ()) != (0, 2, 1, 3):
+        return None
+    if not isinstance(heads, int) or not isinstance(size, int):
+        return None
+    return TensorType(out.tensor.dtype, (batch, length, heads * size))
 
 
 def _onnx(builder: Builder, node: Node) -> Value:
-    q, k, v = (value for value in node.inputs[:3] if value is not None)
-    out = node.output.tensor
-    flat = q.tensor.rank == 3
-    if flat:
-        q = _split(builder, q, int(node.attr("q_num_heads")))
-        k, v = (_split(builder, x, int(node.attr("kv_num_heads"))) for x in (k, v))
     # A row that the mask leaves no key is 0 in ONNX.
     attrs: dict[str, Any] = {"zero_masked_rows": 1}
     if node.attr("scale") is not None:
@@ -111,18 +174,4 @@ def _onnx(builder: Builder, node: Node) -> Value:
     ):
         if node.attr(theirs) is not None and int(node.attr(theirs)) >= 0:
             attrs[ours] = int(node.attr(theirs))
-    assert q.shape is not None and v.shape is not None
-    type = TensorType(out.dtype, (*q.shape[:3], v.shape[3]))
-    y = _call(builder, [q, k, v, node.input(3)], type, attrs)
-    if not flat:
-        return y
-    joined: Value = builder.Transpose(y, perm=(0, 2, 1, 3))
-    back: Value = builder.Reshape(joined, (0, 0, -1))
-    return back
-
-
-def _split(builder: Builder, x: Value, heads: int) -> Value:
-    """[batch, length, heads * size] as [batch, heads, length, size]."""
-    shaped = builder.Reshape(x, (0, 0, heads, -1))
-    result: Value = builder.Transpose(shaped, perm=(0, 2, 1, 3))
-    return result
+    return _call(builder, node, attrs)

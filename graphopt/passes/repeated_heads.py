@@ -1,0 +1,64 @@
+"""Heads that are repeated for the query heads which share them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graphopt.ir import Node, Value
+
+__all__ = ["before_repeat"]
+
+
+def before_repeat(value: Value) -> Value | None:
+    """``x`` [batch, heads, length, size] where ``value`` repeats each of its heads in place.
+
+    ``Reshape`` of ``Expand``, ``Tile`` or ``Concat`` over an axis of size 1 behind the heads, or
+    ``Gather`` along the heads. None where ``value`` is something else.
+    """
+    node = value.producer
+    if node is None or node.op.domain or value.shape is None or len(value.shape) != 4:
+        return None
+    if node.is_a("Gather"):
+        return _before_gather(node)
+    if not node.is_a("Reshape"):
+        return None
+    wide = node.input(0)
+    if wide is None or wide.producer is None or wide.shape is None or len(wide.shape) != 5:
+        return None
+    narrow = _before_expand(wide.producer)
+    if narrow is None or narrow.producer is None or narrow.shape is None:
+        return None
+    batch, heads, one, length, size = narrow.shape
+    if one != 1 or wide.shape[:2] != (batch, heads) or wide.shape[3:] != (length, size):
+        return None
+    if value.shape != (batch, heads * wide.shape[2], length, size):
+        return None
+    if narrow.producer.op.name not in ("Unsqueeze", "Reshape"):
+        return None
+    source = narrow.producer.input(0)
+    same = source is not None and source.shape == (batch, heads, length, size)
+    return source if same else None
+
+
+def _before_expand(node: Node) -> Value | None:
+    if node.op.domain or node.op.name not in ("Expand", "Tile", "Concat"):
+        return None
+    source = node.input(0)
+    if node.is_a("Concat") and any(x is not source for x in node.inputs):
+        return None
+    if source is None or source.shape is None or len(source.shape) != 5:
+        return None
+    return source
+
+
+def _before_gather(node: Node) -> Value | None:
+    source, indices = node.inputs
+    if source is None or indices is None or indices.constant is None or source.shape is None:
+        return None
+    heads, found = source.shape[1], indices.constant.array
+    if int(node.attr("axis")) not in (1, -3) or not isinstance(heads, int) or found.ndim != 1:
+        return None
+    if heads < 1 or found.size % heads or found.size == 0:
+        return None
+    same = np.array_equal(found, np.repeat(np.arange(heads), found.size // heads))
+    return source if same else None
