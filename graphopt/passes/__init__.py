@@ -16,10 +16,13 @@ TABLE = PassTable(
         "fuse-activation": "graphopt.passes.fuse_activation:FuseActivation",
         "fuse-layer-norm": "graphopt.passes.fuse_layer_norm:FuseLayerNorm",
         "fuse-softmax": "graphopt.passes.fuse_softmax:FuseSoftmax",
+        "hoist-scales": "graphopt.passes.hoist_scales:HoistScales",
         "inline-if": "graphopt.passes.inline_if:InlineIf",
         "merge-common": "graphopt.passes.merge_common:MergeCommon",
+        "merge-reshapes": "graphopt.passes.merge_reshapes:MergeReshapes",
         "simplify": "graphopt.passes.simplify:Simplify",
         "specialize-if": "graphopt.passes.specialize_if:SpecializeIf",
+        "sink-scales": "graphopt.passes.sink_scales:SinkScales",
         "sink-transposes": "graphopt.passes.sink_transposes:SinkTransposes",
     }
 )

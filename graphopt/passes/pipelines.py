@@ -8,9 +8,12 @@ from graphopt.rewrite import Pipeline
 
 __all__ = ["LEVELS", "level"]
 
-_CLEAN = "fold-constants,simplify,inline-if,merge-common,eliminate-dead"
+_CLEAN = "fold-constants,simplify,merge-reshapes,inline-if,merge-common,eliminate-dead"
 
-_FUSE = "fold-affine,decompose,fuse-activation,fuse-layer-norm,fuse-softmax"
+# Factors move once formulas that contain them are found.
+_FUSE = (
+    "fold-affine,decompose,fuse-activation,fuse-layer-norm,fuse-softmax,hoist-scales,sink-scales"
+)
 
 LEVELS = {
     "O0": "",
