@@ -19,6 +19,8 @@ TABLE = PassTable(
         "hoist-scales": "graphopt.passes.hoist_scales:HoistScales",
         "inline-if": "graphopt.passes.inline_if:InlineIf",
         "merge-common": "graphopt.passes.merge_common:MergeCommon",
+        "merge-products": "graphopt.passes.merge_products:MergeProducts",
+        "merge-reductions": "graphopt.passes.merge_reductions:MergeReductions",
         "merge-reshapes": "graphopt.passes.merge_reshapes:MergeReshapes",
         "simplify": "graphopt.passes.simplify:Simplify",
         "specialize-if": "graphopt.passes.specialize_if:SpecializeIf",

@@ -12,7 +12,8 @@ _CLEAN = "fold-constants,simplify,merge-reshapes,inline-if,merge-common,eliminat
 
 # Factors move once formulas that contain them are found.
 _FUSE = (
-    "fold-affine,decompose,fuse-activation,fuse-layer-norm,fuse-softmax,hoist-scales,sink-scales"
+    "fold-affine,decompose,fuse-activation,fuse-layer-norm,fuse-softmax,"
+    "hoist-scales,sink-scales,merge-reductions"
 )
 
 LEVELS = {
