@@ -25,6 +25,9 @@ __all__ = ["LEVELS", "CpuBackend"]
 # ISA levels of generated code by their short names.
 LEVELS = {"v2": "x86-64-v2", "v3": "x86-64-v3", "v4": "x86-64-v4"}
 
+# The attention kernel reads heads where they lie in the result of one product.
+_ATTENTION = "simplify,fuse-attention,simplify,merge-products{readers='attention'}"
+
 
 class CpuBackend(Backend):
     """x86-64: C++ kernels with prepacked weights, and code generated through TVM."""
@@ -79,7 +82,7 @@ class CpuBackend(Backend):
         clean = parse_pipeline("fold-constants,simplify,merge-common,eliminate-dead").passes
         layout = parse_pipeline("sink-transposes").passes
         lowering: tuple[Pass, ...] = (
-            *parse_pipeline("simplify,fuse-attention,simplify").passes,
+            *parse_pipeline(_ATTENTION).passes,
             LowerAttention(),
             LowerDense(),
             *layout,

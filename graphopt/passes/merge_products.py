@@ -1,0 +1,204 @@
+"""Products of one value with several constant matrices become one product, split afterwards.
+
+``MatMul(x, a) + p; MatMul(x, b) + q  ->  Split(MatMul(x, [a b]) + [p q])``: the projections of an
+attention, gates, heads of a network. Gemm without factors alike.
+
+The matrices have two axes and no other readers; biases are constant rows, of all products or of
+none (then they stay). ``readers = "any"`` merges where fewer nodes are left;
+``readers = "attention"`` only results that an attention alone reads, head by head: a target that
+reads heads where they lie needs no split.
+
+Sound: every element is the same sum of products; a kernel may add them in another order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from graphopt.ir import Builder, Constant, Graph, Node, TensorType, Value, static_shape
+from graphopt.ops.fused import ATTENTION
+from graphopt.rewrite import Pass, PassContext, record_edit
+
+__all__ = ["MergeProducts"]
+
+_PRODUCTS = ("MatMul", "Gemm")
+_Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """A product and the bias that is added to it: what ``end`` is."""
+
+    node: Node
+    bias: Value | None
+    end: Node
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return (self.node,) if self.end is self.node else (self.node, self.end)
+
+
+@dataclass(frozen=True)
+class MergeProducts(Pass):
+    """``x @ a; x @ b  ->  Split(x @ [a b])``."""
+
+    name: ClassVar[str] = "merge-products"
+
+    readers: str = "any"
+
+    def run(self, graph: Graph, ctx: PassContext) -> bool:
+        """True when products were merged."""
+        groups: dict[_Key, list[_Branch]] = {}
+        changed = False
+        for node in graph:
+            for region in node.regions:
+                changed |= self.run(region, ctx)
+            branch = _branch(node)
+            if branch is not None and (self.readers == "any" or _read_by_heads(branch.end.output)):
+                groups.setdefault(_key(branch), []).append(branch)
+        for branches in groups.values():
+            if self._pays(branches):
+                self._merge(graph, branches, ctx)
+                changed = True
+        return changed
+
+    def _pays(self, branches: list[_Branch]) -> bool:
+        if len(branches) < 2:
+            return False
+        fewer = len(branches) * len(branches[0].nodes) > len(branches[0].nodes) + 1
+        return fewer or self.readers == "attention"
+
+    def _merge(self, graph: Graph, branches: list[_Branch], ctx: PassContext) -> None:
+        nodes = [node for branch in branches for node in branch.nodes]
+        origin = frozenset().union(*(node.origin for node in nodes))
+        op = Builder(graph, before=branches[0].node, origin=origin)
+        first = branches[0].node
+        axis = 0 if first.attr("transB") else 1
+        weight = op.constant(
+            _joined([b.node.input(1) for b in branches], axis), _name(branches, "weight")
+        )
+        bias = None
+        if branches[0].bias is not None:
+            bias = op.constant(np.concatenate([_row(b) for b in branches]), _name(branches, "bias"))
+        y: Value
+        if first.is_a("Gemm"):
+            y = op.Gemm(first.input(0), weight, bias, **first.attrs)
+        else:
+            y = op.MatMul(first.input(0), weight)
+            y = y if bias is None else op.Add(y, bias)
+        sizes = [_columns(b.node) for b in branches]
+        parts = op.Split(y, op.constant(sizes, "sizes"), axis=-1, _outputs=len(sizes))
+        record_edit(ctx.log, self.name, "MergeProducts", nodes, op.created)
+        for branch, part in zip(branches, parts, strict=True):
+            graph.replace(branch.end, [part])
+            if branch.end is not branch.node:
+                graph.erase(branch.node)
+
+
+def _branch(node: Node) -> _Branch | None:
+    """A product with a constant matrix that nobody else reads, and its bias."""
+    if node.op.domain or node.op.name not in _PRODUCTS:
+        return None
+    x, weight = node.input(0), node.input(1)
+    if x is None or weight is None or weight.constant is None or weight.use_count != 1:
+        return None
+    if x.is_constant or static_shape(weight.shape) is None or len(weight.shape or ()) != 2:
+        return None
+    if not x.shape or node.output.shape is None or not node.output.tensor.dtype.is_float:
+        return None
+    if node.is_a("Gemm"):
+        return _gemm_branch(node)
+    if len(node.output.users) == 1 and not node.output.is_output:
+        user = node.output.users[0]
+        if user.is_a("Add"):
+            bias = next((v for v in user.inputs if v is not node.output), None)
+            if _is_row(bias, node) and user.output.shape == node.output.shape:
+                return _Branch(node, bias, user)
+    return _Branch(node, None, node)
+
+
+def _gemm_branch(node: Node) -> _Branch | None:
+    plain = node.attr("alpha") == 1.0 and node.attr("beta") == 1.0 and not node.attr("transA")
+    bias = node.input(2)
+    if not plain or (bias is not None and not _is_row(bias, node)):
+        return None
+    return _Branch(node, bias, node)
+
+
+def _columns(node: Node) -> int:
+    weight = node.input(1)
+    assert weight is not None and weight.shape is not None
+    columns = weight.shape[0 if node.attr("transB") else 1]
+    assert isinstance(columns, int)
+    return columns
+
+
+def _is_row(bias: Value | None, node: Node) -> bool:
+    if bias is None or bias.constant is None:
+        return False
+    shape = static_shape(bias.shape)
+    return bool(shape) and shape[-1] == _columns(node) and set(shape[:-1]) <= {1}  # type: ignore[index]
+
+
+def _key(branch: _Branch) -> _Key:
+    """Equal for branches that one product can stand for."""
+    node = branch.node
+    weight = node.input(1)
+    assert weight is not None
+    attrs = tuple(sorted(node.attrs.items()))
+    return (id(node.input(0)), node.op.name, attrs, branch.bias is None, weight.tensor.dtype)
+
+
+def _joined(weights: list[Value | None], axis: int) -> Constant:
+    """The matrices side by side; made when they are first read."""
+    constants = [w.constant for w in weights if w is not None and w.constant is not None]
+    shapes = [c.type.shape or () for c in constants]
+    sides = [s[axis] for s in shapes]
+    shape = list(shapes[0])
+    shape[axis] = sum(side for side in sides if isinstance(side, int))
+
+    def load() -> np.ndarray[Any, Any]:
+        return np.concatenate([c.read() for c in constants], axis=axis)
+
+    type = TensorType(constants[0].type.dtype, tuple(shape))
+    return Constant(None, type=type, load=load)
+
+
+def _row(branch: _Branch) -> np.ndarray[Any, Any]:
+    assert branch.bias is not None and branch.bias.constant is not None
+    return branch.bias.constant.array.reshape(-1)
+
+
+def _name(branches: list[_Branch], what: str) -> str:
+    weight = branches[0].node.input(1) if what == "weight" else branches[0].bias
+    assert weight is not None
+    return f"{weight.name}.merged"
+
+
+def _read_by_heads(value: Value) -> bool:
+    """True when attentions alone read ``value``, split into heads."""
+    users = value.users
+    return bool(users) and not value.is_output and all(_takes_heads(value, u) for u in users)
+
+
+def _takes_heads(value: Value, node: Node) -> bool:
+    if node.is_a("Attention"):
+        return value in node.inputs[:3]
+    shape = node.output.shape
+    if not node.is_a("Reshape") or shape is None or value.shape is None or len(shape) != 4:
+        return False
+    if shape[:2] != value.shape[:2] or len(value.shape) != 3 or node.output.is_output:
+        return False
+    return bool(node.output.users) and all(
+        user.is_a("Transpose")
+        and tuple(user.attr("perm") or ()) == (0, 2, 1, 3)
+        and not user.output.is_output
+        and all(
+            reader.op is ATTENTION and user.output in reader.inputs[:3]
+            for reader in user.output.users
+        )
+        for user in node.output.users
+    )
