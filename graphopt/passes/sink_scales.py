@@ -18,9 +18,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphopt.ir import DType, Graph, Node, Value
+from graphopt.ir import Builder, DType, Graph, Node, Value
 from graphopt.passes.scales import Scale, along, carry_on, read_scale
-from graphopt.rewrite import Pass, PassContext, record_edit
+from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, RulePass, Var
 
 __all__ = ["SinkScales"]
 
@@ -34,51 +34,60 @@ _MAX_NODES = 48
 _MAX_SHARED = 1 << 14
 
 
+class SinkScale(Rule):
+    """``Conv(f(x * s), w)  ->  Conv(f(x), w * s)``."""
+
+    def pattern(self, op: PatternOps, x: Var) -> list[NodePattern]:
+        """A product with a constant, or a quotient."""
+        return [op.Mul(x, op.constant("s")), op.Div(x, op.constant("s"))]
+
+    def check(self, m: Match) -> Refusal | None:
+        """Follows the product to all that reads it, until constants take the factor in."""
+        scale = read_scale(m["s"], m.root.output, inverse=m.root.is_a("Div"))
+        if scale is None or m.root.output.tensor.dtype is not DType.F32:
+            return Refusal("the factor is not of f32 along one axis, or too near zero", m["s"])
+        if m["x"].is_constant or m["x"].shape is None or m["x"].shape != m.root.output.shape:
+            return Refusal("it changes the shape", m.root)
+        region = _Region(m.root.output, scale)
+        refused = region.grow()
+        if refused is None:
+            m.nodes.extend(region.takers)
+        return refused
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """Readers that take the factor in are built anew, each in its place; the product goes."""
+        scale = read_scale(m["s"], m.root.output, inverse=m.root.is_a("Div"))
+        assert scale is not None
+        region = _Region(m.root.output, scale)
+        region.grow()
+        for node, factors in region.takers.items():
+            op.before, op.origin = node, m.root.origin | node.origin
+            _rebuild(op, node, factors)
+        return m["x"]
+
+
+def _rebuild(op: Builder, node: Node, factors: dict[int, Array]) -> None:
+    """Puts a copy of ``node`` with its constants scaled in its place."""
+    inputs = list(node.inputs)
+    for index, numbers in factors.items():
+        value = inputs[index]
+        assert value is not None and value.constant is not None
+        array = value.constant.array.astype(np.float64) * numbers
+        inputs[index] = op.constant(array.astype(np.float32), value.name)
+    types = [value.type for value in node.outputs]
+    new = op.call(node.op, *inputs, _outputs=len(types), _types=types, **node.attrs)
+    node.graph.replace(node, new.outputs)
+
+
 @dataclass(frozen=True)
-class SinkScales(Pass):
+class SinkScales(RulePass):
     """``Conv(f(x * s), w)  ->  Conv(f(x), w * s)``."""
 
     name: ClassVar[str] = "sink-scales"
 
-    def run(self, graph: Graph, ctx: PassContext) -> bool:
-        """True when a factor went."""
-        changed = False
-        for node in graph:
-            for region in node.regions:
-                changed |= self.run(region, ctx)
-            if node.op.name in ("Mul", "Div") and not node.op.domain:
-                changed |= _sink(graph, node, ctx, self.name)
-        return changed
-
-
-def _sink(graph: Graph, node: Node, ctx: PassContext, name: str) -> bool:
-    found = _factor(node)
-    if found is None:
-        return False
-    x, scale = found
-    region = _Region(node.output, scale)
-    if not region.grow():
-        return False
-    new = {old: region.rebuilt(graph, old, node.origin) for old in region.takers}
-    record_edit(ctx.log, name, "SinkScale", [node, *new], new.values())
-    for old, made in new.items():
-        graph.replace(old, made.outputs)
-    graph.replace(node, [x])
-    return True
-
-
-def _factor(node: Node) -> tuple[Value, Scale] | None:
-    """``x`` and ``s`` where ``node`` is ``x * s`` or ``x / s``."""
-    a, b = node.inputs
-    if a is None or b is None or node.output.tensor.dtype is not DType.F32:
-        return None
-    pairs = [(a, b), (b, a)] if node.is_a("Mul") else [(a, b)]
-    for x, constant in pairs:
-        if constant.is_constant and not x.is_constant and x.shape == node.output.shape:
-            scale = read_scale(constant, node.output, inverse=node.is_a("Div"))
-            if scale is not None:
-                return x, scale
-    return None
+    def rules(self, graph: Graph) -> list[Rule]:
+        """One rule."""
+        return [SinkScale()]
 
 
 @dataclass
@@ -93,120 +102,106 @@ class _Region:
     reached: dict[Value, Scale] = field(default_factory=dict)
     takers: dict[Node, dict[int, Array]] = field(default_factory=dict)
 
-    def grow(self) -> bool:
-        """True when everything that the factor reaches takes it in or passes it on."""
+    def grow(self) -> Refusal | None:
+        """Why something that the factor reaches neither takes it in nor passes it on."""
         self.reached[self.root] = self.scale
         queue: list[Value] = [self.root]
         seen: set[Node] = set()
         while queue:
             value = queue.pop()
-            if value.is_output or not value.use_count:
-                return False
+            if value.is_output:
+                return Refusal(f"the factor reaches the output %{value.name}", value)
             for user in value.users:
                 if user in seen:
                     continue
                 seen.add(user)
                 if len(seen) > _MAX_NODES or user.graph is not self.root.graph or user.regions:
-                    return False
+                    return Refusal("the factor reaches too much", user)
                 after = self.pass_on(user, value)
-                if after is None:
-                    return False
-                if user not in self.takers or user.is_a("Add") or user.is_a("Sub"):
+                if isinstance(after, Refusal):
+                    return after
+                if user not in self.takers or user.op.name in ("Add", "Sub"):
                     self.reached[user.output] = after
                     queue.append(user.output)
         # What was taken for another value must not turn out to carry the factor as well.
-        return bool(self.takers) and all(self.single(node) for node in seen)
+        for node in seen:
+            if sum(v in self.reached for v in node.inputs if v is not None) != 1:
+                return Refusal("two operands carry the factor", node)
+        return None if self.takers else Refusal("nobody reads it", self.root)
 
-    def single(self, node: Node) -> bool:
-        """True when one operand alone carries the factor."""
-        return sum(v in self.reached for v in node.inputs if v is not None) == 1
-
-    def pass_on(self, node: Node, value: Value) -> Scale | None:
-        """The scale of the result of ``node``; None when ``node`` does not pass it on.
+    def pass_on(self, node: Node, value: Value) -> Scale | Refusal:
+        """The scale of the result of ``node``, or why ``node`` does not pass it on.
 
         A node that takes the scale in is noted; what is returned for it is not looked at, but for
         sums, which take it in and pass it on.
         """
         scale, name = self.reached[value], node.op.name
+        stays = Refusal(lambda: f"{node.op.qualified} neither takes the factor nor passes it", node)
         if node.op.domain or node.output.tensor.dtype is not DType.F32:
-            return None
+            return stays
         if name in _PRODUCTS:
             return self.product(node, value, scale)
         if name in ("Mul", "Div", "Add", "Sub"):
             return self.pointwise(node, value, scale)
-        if node.input(0) is not value or any(v.use_count for v in node.outputs[1:]):
-            return None
+        if node.input(0) is not value:
+            return stays
+        if any(v.use_count for v in node.outputs[1:]):
+            return Refusal("indices of its maxima are read", node)
         if name in _VIEWS:
-            return carry_on(node, scale)
+            moved = carry_on(node, scale)
+            return moved or Refusal("a shape operation splits the axis of the factors", node)
         if name in _ORDERED and not scale.positive:
-            return None
+            return Refusal("the order of elements matters, and a factor is not positive", node)
         if name in (*_ORDERED, *_LINEAR):
             kept = scale.axis is None or bool(node.attr("keepdims")) or "Reduce" not in name
-            return scale if kept else None
-        return scale if name == "Resize" and _resizes_linearly(node, scale) else None
+            return scale if kept else Refusal("a reduction drops axes", node)
+        if name == "Resize" and _resizes_linearly(node, scale):
+            return scale
+        return stays
 
-    def pointwise(self, node: Node, value: Value, scale: Scale) -> Scale | None:
+    def pointwise(self, node: Node, value: Value, scale: Scale) -> Scale | Refusal:
         """Sums with constants are divided; other values may be factors."""
         rank = node.output.tensor.rank
         if rank is None or value.shape is None or len(node.inputs) != 2:
-            return None
+            return Refusal("the rank is not known", node)
         index = 0 if node.input(0) is value else 1
         other = node.input(1 - index)
         assert other is not None
         if other is value:
-            return None
+            return Refusal("two operands carry the factor", node)
         # Axes are counted from the last one where the other operand has more of them.
         if scale.axis is not None:
             scale = scale.moved(scale.axis + rank - len(value.shape))
         if node.is_a("Div"):
-            return scale if index == 0 else None
+            return scale if index == 0 else Refusal("it divides by what carries the factor", node)
         if node.is_a("Mul"):
             if read_scale(other, node.output) is not None and value.shape == node.output.shape:
                 self.takers[node] = {1 - index: scale.shaped(rank)}
             return scale
         if other.constant is None or other.constant.type.dtype is not DType.F32:
-            return None
+            return Refusal("a sum with a value that is not constant", node)
         if value.shape != node.output.shape:
-            return None
+            return Refusal("a sum changes the shape", node)
         self.takers[node] = {1 - index: scale.inverse().shaped(rank)}
         return scale
 
-    def product(self, node: Node, value: Value, scale: Scale) -> Scale | None:
+    def product(self, node: Node, value: Value, scale: Scale) -> Scale | Refusal:
         """Weights take the factor in along what they sum over."""
         weight = node.input(1)
-        if node.input(0) is not value or weight is None or weight is value:
-            return None
-        constant = weight.constant
-        if constant is None or constant.type.dtype is not DType.F32:
-            return None
+        constant = None if weight is None else weight.constant
+        if node.input(0) is not value or weight is None or constant is None:
+            return Refusal("its weights are not constant", node)
+        if constant.type.dtype is not DType.F32:
+            return Refusal(lambda: f"its weights are {constant.type}", node)
         if weight.use_count > 1 and constant.numel > _MAX_SHARED:
-            return None
+            return Refusal("its weights are shared", weight)
         if node.is_a("Gemm") and node.attr("transA"):
-            return None
+            return Refusal("it multiplies by the transpose", node)
         factors = _input_factors(node, scale, value.tensor.rank or 0)
         if factors is None:
-            return None
+            return Refusal("the factor does not vary along what it sums over", node)
         self.takers[node] = {1: factors}
         return scale
-
-    def rebuilt(self, graph: Graph, node: Node, origin: frozenset[str]) -> Node:
-        """A copy of ``node`` with its constants scaled, right before it."""
-        inputs = list(node.inputs)
-        for index, factors in self.takers[node].items():
-            value = inputs[index]
-            assert value is not None and value.constant is not None
-            array = value.constant.array.astype(np.float64) * factors
-            inputs[index] = graph.add_constant(array.astype(np.float32), value.name)
-        return graph.add(
-            node.op,
-            inputs,
-            node.attrs,
-            n_outputs=len(node.outputs),
-            types=[v.type for v in node.outputs],
-            name=node.name,
-            origin=node.origin | origin,
-            before=node,
-        )
 
 
 def _input_factors(node: Node, scale: Scale, rank: int) -> Array | None:
