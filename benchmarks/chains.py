@@ -86,3 +86,46 @@ def _block(p: str, x: str, rng: Any, nodes: list[Any], constants: list[Any]) -> 
     sizes = [node("Unsqueeze", v, "first", out=f"{o}1") for v, o in ((batch, "n"), (channels, "c"))]
     target = node("Concat", *sizes, "sides", out="sizes", axis=0)
     return node("Reshape", back, target, out="y")
+
+
+def write_large(gigabytes: float, file: Path, *, width: int = 4096) -> int:
+    """Write a chain of dense layers whose weights lie in ``file.data``; the bytes of both files.
+
+    A layer is MatMul, a constant factor a column (which folds into the weights), Add and Relu. The
+    weights are a hole in the file: they read as zeros and take no disk.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    nbytes = width * width * 4
+    layers = max(1, round(gigabytes * 1e9 / nbytes))
+    nodes, constants, x = [], [], "x"
+    for index in range(layers):
+        weight = TensorProto(name=f"w{index}", data_type=TensorProto.FLOAT, dims=[width, width])
+        weight.data_location = TensorProto.EXTERNAL
+        entries = (("location", f"{file.name}.data"), ("offset", index * nbytes),
+                   ("length", nbytes))  # fmt: skip
+        for key, value in entries:
+            weight.external_data.add(key=key, value=str(value))
+        constants.append(weight)
+        for name in ("scale", "bias"):
+            row = rng.uniform(0.5, 1.5, width).astype(np.float32)
+            constants.append(numpy_helper.from_array(row, f"{name}{index}"))
+        steps = (("MatMul", f"w{index}"), ("Mul", f"scale{index}"), ("Add", f"bias{index}"),
+                 ("Relu", ""))  # fmt: skip
+        for op, operand in steps:
+            out = f"{op.lower()}{index}"
+            nodes.append(helper.make_node(op, [x, operand] if operand else [x], [out], name=out))
+            x = out
+    graph = helper.make_graph(
+        nodes,
+        "layers",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", width])],
+        [helper.make_tensor_value_info(x, TensorProto.FLOAT, ["N", width])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    file.write_bytes(model.SerializeToString())
+    with Path(f"{file}.data").open("wb") as data:
+        data.truncate(layers * nbytes)
+    return file.stat().st_size + layers * nbytes

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from graphopt.errors import missing_extra
 from graphopt.exporters.onnx_file import stored_bytes, write_model
-from graphopt.exporters.onnx_opset import choose_opsets
+from graphopt.exporters.onnx_lower import Form, Operand
+from graphopt.exporters.onnx_opset import Opsets, choose_opsets
 from graphopt.exporters.onnx_proto import node_proto, raw_bytes, tensor_proto, type_proto
-from graphopt.frontends.onnx_import import ORIGIN_KEY
+from graphopt.frontends.onnx_import import DOC_KEY, ORIGIN_KEY
 from graphopt.ir import Constant, DType, Graph, Node, Value, static_shape
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["to_onnx"]
+__all__ = ["save_onnx", "to_onnx"]
 
 # A protobuf holds at most 2 GiB; beyond this weights go to a file of their own.
 _INLINE_LIMIT = 3 << 29
@@ -43,36 +44,56 @@ def to_onnx(
     under ``graphopt.origin``.
 
     Constants of at least ``external_data`` bytes go to the file ``<path>.data``; by default all of
-    1 KiB and more do when the constants together take more than 1.5 GiB. Files are written under
-    other names first and moved into place.
+    1 KiB and more do when the source model had such a file, or when the constants together take
+    more than 1.5 GiB. Files are written under other names first and moved into place.
 
     Raises OptionError for an opset that cannot say what a node means, UnsupportedError for a node
     that no opset has, ArtifactError when the file cannot be written.
     """
+    if path is None:
+        return _model(graph, opset, _Store(None, streams=False))
+    model, store = _save(graph, Path(path), opset, external_data)
+    for index, constant in store.streamed.items():
+        raw = raw_bytes(constant.array, constant.type.dtype)
+        model.graph.initializer[index].raw_data = raw
+    return model
+
+
+def save_onnx(
+    graph: Graph,
+    path: str | PathLike[str],
+    *,
+    opset: int | None = None,
+    external_data: int | None = None,
+) -> None:
+    """Writes what :func:`to_onnx` does, one weight in memory at a time. Raises what it does."""
+    _save(graph, Path(path), opset, external_data)
+
+
+def _save(
+    graph: Graph, path: Path, opset: int | None, external_data: int | None
+) -> tuple[Any, _Store]:
+    if external_data is None:
+        total = sum(c.nbytes for g in _graphs(graph) for c in _used(g))
+        if total > _INLINE_LIMIT or "onnx.external_data" in graph.metadata:
+            external_data = _STREAMED_BYTES
+    store = _Store(external_data, streams=True, location=path.name + ".data")
+    model = _model(graph, opset, store)
+    write_model(model, path, store.streamed, path.with_name(store.location), store.constants)
+    return model, store
+
+
+def _model(graph: Graph, opset: int | None, store: _Store) -> Any:
     try:
         import onnx
     except ImportError:
         raise missing_extra("onnx", "onnx") from None
     opsets = choose_opsets(graph, opset)
-    if external_data is None and path is not None:
-        total = sum(c.nbytes for g in _graphs(graph) for c in _used(g))
-        external_data = _STREAMED_BYTES if total > _INLINE_LIMIT else None
-    store = _Store(external_data if path is not None else None, streams=path is not None)
-    if path is not None:
-        store.location = Path(path).name + ".data"
-    model = onnx.ModelProto(ir_version=_ir_version(opsets))
-    for domain, version in sorted(opsets.items()):
+    model = onnx.ModelProto(ir_version=_ir_version(opsets.versions))
+    for domain, version in sorted(opsets.versions.items()):
         model.opset_import.add(domain=domain, version=version)
     _metadata(graph, model)
-    exporter = _Exporter(graph, store)
-    exporter.graph(graph, model.graph)
-    if path is not None:
-        target = Path(path)
-        data = target.with_name(store.location)
-        write_model(model, target, store.streamed, data, store.constants)
-        for index, constant in store.streamed.items():
-            raw = raw_bytes(constant.array, constant.type.dtype)
-            model.graph.initializer[index].raw_data = raw
+    _Exporter(graph, store, opsets).graph(graph, model.graph)
     return model
 
 
@@ -153,8 +174,17 @@ class _Store:
 class _Exporter:
     """Turns a graph and its regions into GraphProtos. Names of values are unique over all."""
 
-    def __init__(self, root: Graph, store: _Store) -> None:
+    def __init__(self, root: Graph, store: _Store, opsets: Opsets) -> None:
         self.store = store
+        self.opsets = opsets
+        self.docs = {
+            key.removeprefix(DOC_KEY): text
+            for key, text in root.metadata.items()
+            if key.startswith(DOC_KEY)
+        }
+        # Constants that a node needs in its older form alone, by contents.
+        self.made: dict[str, str] = {}
+        self.late: list[tuple[str, Constant]] = []
         self.names: dict[Value, str] = {}
         self.taken: set[str] = set()
         self.node_names: set[str] = set()
@@ -205,10 +235,7 @@ class _Exporter:
         for value in graph.inputs:
             info = proto.input.add(name=self.name(value))
             info.type.CopyFrom(type_proto(value.type))
-        for value in graph.constants.values():
-            if value.use_count and value.constant is not None:
-                top = graph.parent is None
-                self.store.add(value.constant, self.name(value), proto, top)
+            self._document(info, graph)
         for node in graph:
             proto.node.append(self._node(node))
             if node.op.opaque:
@@ -216,13 +243,42 @@ class _Exporter:
                     info = proto.value_info.add(name=self.name(value))
                     info.type.CopyFrom(type_proto(value.type))
         self._outputs(graph, proto)
+        self._constants(graph, proto)
+
+    def _constants(self, graph: Graph, proto: Any) -> None:
+        """Initializers: what nodes read in the form that they have got."""
+        top = graph.parent is None
+        for value in graph.constants.values():
+            if value.constant is not None and value in self.names:
+                self.store.add(value.constant, self.names[value], proto, top)
+        if top:
+            for name, constant in self.late:
+                self.store.add(constant, name, proto, True)
+
+    def _document(self, info: Any, graph: Graph) -> None:
+        if graph.parent is None and info.name in self.docs:
+            info.doc_string = self.docs[info.name]
+
+    def _operand(self, operand: Operand) -> str:
+        if not isinstance(operand, Constant):
+            return self.name(operand)
+        name = self.made.get(operand.digest)
+        if name is None:
+            name = self.made[operand.digest] = _free("c", self.taken)
+            self.late.append((name, operand))
+        return name
 
     def _node(self, node: Node) -> Any:
         name = _free(node.name or f"{node.op.name}_{self.name(node.output)}", self.node_names)
         outputs = [self.name(v) for v in node.outputs]
+        form = Form(node, node.op.name, list(node.inputs), dict(node.attrs))
+        if not node.op.domain:
+            found = self.opsets.form(node)
+            assert isinstance(found, Form), found
+            form = found
         proto = node_proto(
-            node.op.name, node.op.domain, [self.name(v) for v in node.inputs], outputs,
-            node.attrs, name=name, graph=self.region,
+            form.op, node.op.domain, [self._operand(v) for v in form.operands], outputs,
+            form.attrs, name=name, graph=self.region,
             kinds={key: spec.kind for key, spec in node.op.attrs.items()},
         )  # fmt: skip
         if node.origin != {node.name}:
@@ -241,6 +297,7 @@ class _Exporter:
                 name = copied
             info = proto.output.add(name=name)
             info.type.CopyFrom(type_proto(value.type))
+            self._document(info, graph)
 
 
 def _free(wanted: str, taken: set[str]) -> str:

@@ -1,20 +1,34 @@
-"""Which opset says the same as the newest one, for the ops that a graph uses.
+"""Which opset to write a graph in, and the form that each node has there.
 
-Our ops have the semantics of the newest opset. An older version of an op will do for a node when no
-upgrade step lies between (those mark every change of form or meaning), and when it has the node's
-attributes and operands and takes their types.
+Our ops have the semantics of the newest opset. An older one will do for a node when lowering steps
+(:mod:`graphopt.exporters.onnx_lower`) lead over every change of the op's form or meaning that lies
+between, and when its version of the op has the attributes and operands that come out and takes
+their types.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from graphopt.errors import OptionError, UnsupportedError
-from graphopt.frontends.onnx_draft import last_change
-from graphopt.ir import DType, Graph, Node, OptionalType, SequenceType, TensorType, Type
+from graphopt.exporters.onnx_lower import Form, LowerError, lowering_steps
+from graphopt.frontends.onnx_draft import changes
+from graphopt.ir import (
+    REQUIRED,
+    Constant,
+    DType,
+    Graph,
+    Node,
+    OptionalType,
+    SequenceType,
+    TensorType,
+    Type,
+    Value,
+)
 
-__all__ = ["choose_opsets", "least_opset"]
+__all__ = ["Opsets", "choose_opsets"]
 
 # What a graph without a source opset gets at least: every runtime in use reads it.
 _FLOOR = 18
@@ -32,6 +46,7 @@ _TYPE_NAMES = {
 
 @cache
 def _history(domain: str) -> dict[str, list[Any]]:
+    """Schemas by op, newest first."""
     from onnx import defs
 
     table: dict[str, list[Any]] = {}
@@ -43,6 +58,28 @@ def _history(domain: str) -> dict[str, list[Any]]:
     return table
 
 
+@cache
+def _schema(domain: str, op: str, opset: int) -> Any:
+    """The version of ``op`` that an opset has, None when it has none."""
+    for schema in _history(domain).get(op, ()):
+        if schema.since_version <= opset:
+            return None if schema.deprecated else schema
+    return None
+
+
+@cache
+def _signature(schema: Any) -> tuple[list[tuple[frozenset[str], str]], ...]:
+    """(types, option) of the formal operands and results."""
+    allowed = {c.type_param_str: frozenset(c.allowed_type_strs) for c in schema.type_constraints}
+    return tuple(
+        [
+            (allowed.get(f.type_str, frozenset({f.type_str})), str(f.option).rpartition(".")[2])
+            for f in formals
+        ]
+        for formals in (schema.inputs, schema.outputs)
+    )
+
+
 def _type_text(type: Type) -> str:
     if isinstance(type, TensorType):
         return f"tensor({_TYPE_NAMES[type.dtype]})"
@@ -52,54 +89,107 @@ def _type_text(type: Type) -> str:
     return f"optional({_type_text(type.element)})"
 
 
-def _takes(schema: Any, node: Node) -> bool:
-    """True when this version of the op has the node's attributes, operands and types."""
-    if schema.deprecated or any(name not in schema.attributes for name in node.attrs):
+def _takes(schema: Any, form: Form) -> bool:
+    """True when this version of the op has the form's attributes, operands and types."""
+    if any(name not in schema.attributes for name in form.attrs):
         return False
-    allowed = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}
-    for formals, values in ((schema.inputs, node.inputs), (schema.outputs, node.outputs)):
-        many = bool(formals) and "Variadic" in str(formals[-1].option)
+    sides: tuple[Sequence[Value | Constant | None], ...] = (form.operands, form.node.outputs)
+    for formals, values in zip(_signature(schema), sides, strict=True):
+        many = bool(formals) and formals[-1][1] == "Variadic"
         if len(values) > len(formals) and not many:
             return False
         for index, value in enumerate(values):
-            formal = formals[min(index, len(formals) - 1)]
+            accepted, option = formals[min(index, len(formals) - 1)]
             if value is None:
-                if "Optional" not in str(formal.option):
+                if option != "Optional":
                     return False
-                continue
-            accepted = allowed.get(formal.type_str, {formal.type_str})
-            if _type_text(value.type) not in accepted:
+            elif _type_text(value.type) not in accepted:
                 return False
-    required = [p for p in schema.inputs if "Single" in str(p.option)]
-    return len(node.inputs) >= len(required)
+    required = sum(option == "Single" for _, option in _signature(schema)[0])
+    return len(form.operands) >= required
 
 
-def least_opset(node: Node) -> int | None:
-    """The lowest opset of the op's domain that says what ``node`` means; None if it is foreign.
+class Opsets:
+    """The opset that a graph is written in: what nodes look like there.
 
-    Raises UnsupportedError when no version of the op takes the node as it is.
+    ``versions`` are opsets by domain; those of other domains than ONNX's own grow as nodes ask.
     """
-    schemas = _history(node.op.domain).get(node.op.name)
-    if schemas is None:
-        return None
-    barrier = last_change(node.op.domain, node.op.name)
-    best: int | None = None
-    for schema in schemas:
-        if not _takes(schema, node):
-            break
-        best = int(schema.since_version)
-        if best <= barrier:
-            break
-    if best is None:
-        types = ", ".join("_" if v is None else str(v.type) for v in node.inputs)
-        raise UnsupportedError(
-            f"node '{node.name or node.output.name}' ({node.op.qualified}): no ONNX opset has it "
-            f"for operands ({types}) and attributes {sorted(node.attrs)}"
-        )
-    return max(best, barrier) if best < barrier else best
+
+    def __init__(self, version: int) -> None:
+        self.versions: dict[str, int] = {"": version}
+        # Nodes of one op, with operands of the same types, look alike but for their attributes.
+        self._plain: set[tuple[Any, ...]] = set()
+
+    @property
+    def version(self) -> int:
+        """The opset of the ONNX domain."""
+        return self.versions[""]
+
+    def form(self, node: Node, version: int | None = None) -> Form | str:
+        """What ``node`` is in opset ``version``; why there is no such form."""
+        version = self.version if version is None else version
+        key = _key(node, version)
+        operands, attrs = list(node.inputs), dict(node.attrs)
+        form = Form(node, node.op.name, operands, attrs)  # type: ignore[arg-type]
+        if key in self._plain:
+            return form
+        domain, name = node.op.domain, node.op.name
+        steps = [s for s in lowering_steps(name) if s[0] > version] if not domain else []
+        for change in changes(domain, name):
+            if change > version and all(change != at for at, _ in steps):
+                return f"opset {change} changed its form"
+        try:
+            for _, step in steps:
+                step(form)
+        except LowerError as error:
+            return str(error)
+        schema = _schema(domain, form.op, version)
+        if schema is None:
+            return f"it has no {form.op}"
+        _drop_defaults(form, schema)
+        while form.operands and form.operands[-1] is None:
+            form.operands.pop()
+        if not _takes(schema, form):
+            return "it lacks attributes, operands or types of it"
+        if not steps and len(form.attrs) == len(node.attrs):
+            self._plain.add(key)
+        return form
 
 
-def choose_opsets(graph: Graph, wanted: int | None) -> dict[str, int]:
+def _key(node: Node, version: int) -> tuple[Any, ...]:
+    types = tuple(
+        [
+            None if v is None else v.type.dtype if isinstance(v.type, TensorType) else v.type
+            for v in (*node.inputs, *node.outputs)
+        ]
+    )
+    return (node.op, version, len(node.outputs), types, tuple(node.attrs))
+
+
+def _drop_defaults(form: Form, schema: Any) -> None:
+    """Takes out what an older version lacks and what says nothing."""
+    for name in [n for n in form.attrs if n not in schema.attributes]:
+        spec = form.node.op.attrs.get(name)
+        if spec is not None and spec.default is not REQUIRED and spec.default == form.attrs[name]:
+            del form.attrs[name]
+
+
+def _least(opsets: Opsets, node: Node, above: int, newest: int) -> int:
+    """The lowest opset from ``above`` on that has a form for ``node``. Raises UnsupportedError."""
+    domain, name = node.op.domain, node.op.name
+    versions = {int(s.since_version) for s in _history(domain).get(name, ())}
+    versions |= {version for version, _ in lowering_steps(name)} | {newest}
+    for version in sorted(v for v in versions if v >= above):
+        if isinstance(opsets.form(node, version), Form):
+            return version
+    types = ", ".join("_" if v is None else str(v.type) for v in node.inputs)
+    raise UnsupportedError(
+        f"node '{node.name or node.output.name}' ({node.op.qualified}): no ONNX opset has it "
+        f"for operands ({types}) and attributes {sorted(node.attrs)}"
+    )
+
+
+def choose_opsets(graph: Graph, wanted: int | None) -> Opsets:
     """Opsets by domain to write ``graph`` in: the source's, or higher where a node needs it.
 
     Raises OptionError when ``wanted`` is too low or unknown, UnsupportedError for a node that no
@@ -107,12 +197,12 @@ def choose_opsets(graph: Graph, wanted: int | None) -> dict[str, int]:
     """
     from onnx import defs
 
-    newest = defs.onnx_opset_version()
+    newest = int(defs.onnx_opset_version())
     if wanted is not None and not 1 <= wanted <= newest:
         raise OptionError(f"opset {wanted} does not exist (they go from 1 to {newest})")
     source = graph.metadata.get("onnx.opset", "")
     floor = min(int(source), newest) if source.isdigit() else _FLOOR
-    result = {"": wanted if wanted is not None else floor}
+    result = Opsets(wanted if wanted is not None else floor)
     for node in graph.walk():
         domain = node.op.domain
         if domain == "graphopt" or domain.startswith("graphopt."):
@@ -120,15 +210,28 @@ def choose_opsets(graph: Graph, wanted: int | None) -> dict[str, int]:
                 f"node '{node.name or node.output.name}': {node.op.qualified} is internal to "
                 "graphopt; export the graph before it is lowered"
             )
-        least = least_opset(node)
-        if least is None:
-            given = graph.metadata.get(f"onnx.opset.{domain}", "1")
-            result.setdefault(domain, int(given) if given.isdigit() else 1)
-        elif domain == "" and wanted is not None and least > wanted:
+        if domain:
+            _choose_other(result, graph, node)
+            continue
+        found = result.form(node)
+        if isinstance(found, Form):
+            continue
+        least = _least(result, node, result.version, newest)
+        if wanted is not None:
             raise OptionError(
                 f"opset {wanted} has no {node.op.name} as node "
-                f"'{node.name or node.output.name}' uses it; it takes opset {least}"
+                f"'{node.name or node.output.name}' uses it ({found}); it takes opset {least}"
             )
-        else:
-            result[domain] = max(least, result.get(domain, 1))
+        result.versions[""] = least
     return result
+
+
+def _choose_other(result: Opsets, graph: Graph, node: Node) -> None:
+    domain = node.op.domain
+    if node.op.name in _history(domain):
+        start = result.versions.get(domain, 1)
+        newest = int(_history(domain)[node.op.name][0].since_version)
+        result.versions[domain] = _least(result, node, start, max(newest, start))
+    else:
+        given = graph.metadata.get(f"onnx.opset.{domain}", "1")
+        result.versions.setdefault(domain, int(given) if given.isdigit() else 1)

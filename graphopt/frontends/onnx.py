@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphopt.errors import GraphoptError, ModelError, OptionError
 from graphopt.frontends.onnx_file import ModelFile, open_model
-from graphopt.frontends.onnx_import import Frame, Importer, Scope
+from graphopt.frontends.onnx_import import DOC_KEY, Frame, Importer, Scope
 from graphopt.frontends.onnx_tensor import text
 from graphopt.frontends.onnx_types import Symbols, convert_type, dim_params
 from graphopt.ir import Dim, Graph, TensorType, Type
@@ -42,7 +42,8 @@ def from_onnx(
     ``<input>_<axis>``. An initializer that is listed as an input too (its default value, before IR
     version 4) is a constant. Declared types of inner values count only where the rank is not known
     otherwise. ``Graph.metadata`` keeps ``metadata_props`` as they are and, under ``onnx.``,
-    producer, version, domain and opsets.
+    producer, version, domain, opsets, what the interface's values are documented as, and whether
+    weights lie in files of their own.
 
     Raises ModelError when the file is missing, malformed or breaks ONNX's rules, UnsupportedError
     for what the IR has no form for, OptionError when ``input_shapes`` does not fit the model.
@@ -73,6 +74,8 @@ def _build(file: ModelFile, input_shapes: Mapping[str, Sequence[int | str]]) -> 
     importer.body(proto, graph, frame)
     importer.outputs(proto, graph, frame)
     _metadata(model, graph, opsets)
+    if file.reader.read_files:
+        graph.metadata["onnx.external_data"] = "yes"
     return graph
 
 
@@ -200,3 +203,6 @@ def _metadata(model: Any, graph: Graph, opsets: Mapping[str, int]) -> None:
     for domain, version in sorted(opsets.items()):
         graph.metadata[f"onnx.opset.{domain}" if domain else "onnx.opset"] = str(version)
     graph.doc = text(model.graph.doc_string)
+    for info in (*model.graph.input, *model.graph.output):
+        if info.doc_string:
+            graph.metadata[DOC_KEY + text(info.name)] = text(info.doc_string)

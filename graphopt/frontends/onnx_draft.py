@@ -12,7 +12,7 @@ import numpy as np
 from graphopt.errors import ModelError, UnsupportedError
 from graphopt.ir import Builder, Dim, DType, TensorType, Value
 
-__all__ = ["Draft", "Step", "last_change", "step", "steps_after"]
+__all__ = ["Draft", "Step", "changes", "step", "steps_after"]
 
 # Each module fills the table; explicit, so that a missing one is an error.
 _MODULES = (
@@ -183,8 +183,7 @@ def steps_after(domain: str, op: str, version: int) -> tuple[int, Step] | None:
     return None
 
 
-def last_change(domain: str, op: str) -> int:
-    """The first opset that gives ``op`` its present form (1 when it never changed)."""
+def changes(domain: str, op: str) -> tuple[int, ...]:
+    """The opsets that gave ``op`` another form or meaning, oldest first."""
     _load()
-    entries = _steps.get((domain, op))
-    return entries[-1][0] if entries else 1
+    return tuple(version for version, _ in _steps.get((domain, op), ()))

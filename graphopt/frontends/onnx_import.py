@@ -17,13 +17,15 @@ from graphopt.frontends.onnx_upgrade_flow import constant_of
 from graphopt.frontends.onnx_upgrade_moves import drop_empty_operands
 from graphopt.ir import Builder, Constant, Graph, OpDef, TensorType, Type, Value
 
-__all__ = ["ORIGIN_KEY", "Frame", "Importer", "Scope"]
+__all__ = ["DOC_KEY", "ORIGIN_KEY", "Frame", "Importer", "Scope"]
 
 # A function may call others: a small file can ask for any number of nodes.
 _MAX_NODES = 2_000_000
 _MAX_CALL_DEPTH = 32
 # Key of the node metadata in which the exporter names the source nodes, one a line.
 ORIGIN_KEY = "graphopt.origin"
+# Graph.metadata: what the model says of an input or output, by name.
+DOC_KEY = "onnx.doc."
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 
 

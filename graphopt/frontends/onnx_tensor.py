@@ -86,6 +86,11 @@ class TensorReader:
             return self._from_raw(dtype, shape, raw, fail)
         return Constant(_typed(tensor, dtype, shape, fail))
 
+    @property
+    def read_files(self) -> bool:
+        """True when a tensor lay in a file of its own."""
+        return bool(self._files)
+
     def sparse(self, sparse: Any, where: str = "") -> Constant:
         """The dense constant that a SparseTensorProto describes, made when first looked at."""
         values = self.constant(sparse.values, where=where)
