@@ -8,12 +8,14 @@ from graphopt.rewrite import Pipeline
 
 __all__ = ["LEVELS", "level"]
 
-_CLEAN = "fold-constants,simplify,merge-reshapes,inline-if,merge-common,eliminate-dead"
+_CLEAN = (
+    "fold-constants,simplify,merge-reshapes,merge-slices,inline-if,merge-common,eliminate-dead"
+)
 
 # Factors move once formulas that contain them are found.
 _FUSE = (
     "fold-affine,decompose,fuse-activation,fuse-layer-norm,fuse-softmax,"
-    "hoist-scales,sink-scales,merge-reductions"
+    "hoist-scales,sink-scales,merge-reductions,simplify-pools"
 )
 
 LEVELS = {
