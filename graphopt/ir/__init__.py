@@ -23,6 +23,7 @@ from graphopt.ir.dim import (
 )
 from graphopt.ir.dtype import DType
 from graphopt.ir.graph import Graph, Node, Origin, Use, Value
+from graphopt.ir.journal import Journal, play
 from graphopt.ir.op import (
     REQUIRED,
     AttrSpec,
@@ -35,8 +36,8 @@ from graphopt.ir.op import (
     resolve_op,
     set_resolver,
 )
-from graphopt.ir.parse import parse
-from graphopt.ir.text import print_graph, print_node
+from graphopt.ir.parse import parse, parse_attr, parse_type
+from graphopt.ir.text import print_attr, print_graph, print_node
 from graphopt.ir.types import OptionalType, SequenceType, TensorType, Type, static_shape
 from graphopt.ir.verify import Stage, verify
 
@@ -52,6 +53,7 @@ __all__ = [
     "Expr",
     "Graph",
     "InferContext",
+    "Journal",
     "Node",
     "OpDef",
     "OptionalType",
@@ -73,7 +75,11 @@ __all__ = [
     "ne1",
     "opaque_op",
     "parse",
+    "parse_attr",
     "parse_dim",
+    "parse_type",
+    "play",
+    "print_attr",
     "print_graph",
     "print_node",
     "product",

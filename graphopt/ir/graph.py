@@ -15,6 +15,7 @@ import numpy as np
 from graphopt.errors import ModelError, VerifyError
 from graphopt.ir.constant import Constant
 from graphopt.ir.dim import Dim, Expr, sym, symbols
+from graphopt.ir.journal import Journal
 from graphopt.ir.node import Node, Origin, Scope, Use, Value
 from graphopt.ir.op import InferContext, OpDef
 from graphopt.ir.types import TensorType, Type
@@ -46,6 +47,7 @@ class Graph(Scope):
             self._names: dict[str, int] = {}
             self._node_names: dict[str, int] = {}
             self._symbols: dict[str, int] = {}
+            self._journal: Journal | None = None
 
     # ---- reading ----
 
@@ -110,6 +112,22 @@ class Graph(Scope):
             for region in node.regions:
                 yield from region.walk()
 
+    # ---- the journal ----
+
+    def journal(self, journal: Journal | None) -> None:
+        """From now on ``journal``, made for this root graph, notes every change; None: no more."""
+        self._journal = journal
+
+    @property
+    def journaled(self) -> bool:
+        """True while a journal notes the changes."""
+        return self.root._journal is not None
+
+    def _noting(self) -> Journal | None:
+        """The journal, where it follows this graph."""
+        journal = self.root._journal
+        return journal if journal is not None and journal.knows(self) else None
+
     def __str__(self) -> str:
         from graphopt.ir.text import print_graph
 
@@ -141,6 +159,8 @@ class Graph(Scope):
         value = Value(self.fresh_name(name) if rename else self._claim(name), type, self)
         self._inputs.append(value)
         _reserve_symbols(self, type)
+        if journal := self._noting():
+            journal.entries.append(("take", journal.regions[self], value.name, type))
         return value
 
     def add_constant(self, data: Constant | np.ndarray[Any, Any], name: str = "c") -> Value:
@@ -149,6 +169,8 @@ class Graph(Scope):
         value = Value(self.fresh_name(name), constant.type, self, constant=constant)
         value.made_up = value.name != name
         self._constants[value.name] = value
+        if journal := self._noting():
+            journal.constant(value)
         return value
 
     def add_output(self, value: Value, name: str | None = None) -> None:
@@ -157,6 +179,9 @@ class Graph(Scope):
         self._outputs.append(value)
         self._output_names.append(name or value.name)
         value._uses[id(self), index] = Use(self, index)
+        if journal := self._noting():
+            shown = self._output_names[index]
+            journal.entries.append(("yield", journal.regions[self], value.name, shown))
 
     def add(
         self,
@@ -200,6 +225,8 @@ class Graph(Scope):
         for region in node.regions:
             region.parent = self
         self._link(node, before)
+        if journal := self._noting():
+            journal.added(node, before)
         return node
 
     def infer(
@@ -233,6 +260,12 @@ class Graph(Scope):
 
     def set_input(self, node: Node, index: int, value: Value | None) -> None:
         """Makes ``value`` operand ``index`` of ``node``."""
+        if node._graph is not None and (journal := node._graph._noting()):
+            shown = None if value is None else value.name
+            journal.entries.append(("input", node.outputs[0].name, index, shown))
+        self._set_input(node, index, value)
+
+    def _set_input(self, node: Node, index: int, value: Value | None) -> None:
         while len(node._inputs) <= index:
             node._inputs.append(None)
         old = node._inputs[index]
@@ -246,6 +279,11 @@ class Graph(Scope):
 
     def set_output(self, index: int, value: Value) -> None:
         """Makes ``value`` output ``index``; the interface name stays."""
+        if journal := self._noting():
+            journal.entries.append(("output", journal.regions[self], index, value.name))
+        self._set_output(index, value)
+
+    def _set_output(self, index: int, value: Value) -> None:
         old = self._outputs[index]
         if old is value:
             return
@@ -262,16 +300,21 @@ class Graph(Scope):
             node._attrs[name] = value
             if isinstance(value, Graph):
                 value.parent = self
+        if node._graph is not None and (journal := node._graph._noting()):
+            shown = journal.attribute(value)
+            journal.entries.append(("attr", node.outputs[0].name, name, shown))
 
     def replace_all_uses(self, old: Value, new: Value) -> None:
         """Every reader of ``old`` reads ``new`` instead, graph outputs included."""
-        if old is new:
+        if old is new or not old._uses:
             return
+        if journal := old.graph._noting():
+            journal.entries.append(("uses", old.name, new.name))
         for use in old.uses:
             if isinstance(use.user, Node):
-                self.set_input(use.user, use.index, new)
+                self._set_input(use.user, use.index, new)
             else:
-                use.user.set_output(use.index, new)
+                use.user._set_output(use.index, new)
 
     def replace(self, node: Node, values: Sequence[Value | None]) -> None:
         """Readers of the node's outputs read ``values`` instead; the node is erased.
@@ -289,6 +332,13 @@ class Graph(Scope):
 
     def erase(self, node: Node) -> None:
         """Removes a node. Raises ValueError while an output is still used."""
+        if node._graph is not None and (journal := node._graph._noting()):
+            self._erase(node)
+            journal.entries.append(("erase", node.outputs[0].name))
+        else:
+            self._erase(node)
+
+    def _erase(self, node: Node) -> None:
         for value in node.outputs:
             if value._uses:
                 raise ValueError(f"%{value.name} of {node!r} is still used")
@@ -308,6 +358,9 @@ class Graph(Scope):
             return
         self._unlink(node)
         self._link(node, anchor)
+        if journal := self._noting():
+            shown = None if anchor is None else anchor.outputs[0].name
+            journal.entries.append(("move", node.outputs[0].name, shown))
 
     def inline(self, node: Node, region: Graph) -> tuple[Value, ...]:
         """Moves all that ``region`` of ``node`` holds right before ``node``; what it yields.
@@ -316,13 +369,16 @@ class Graph(Scope):
         """
         if region._inputs:
             raise ValueError(f"region '{region.name}' takes inputs")
+        if journal := self._noting():
+            number = journal.regions[region]
+            journal.entries.append(("inline", node.outputs[0].name, number))
         for value in region._constants.values():
             value.graph = self
             self._constants[value.name] = value
         region._constants = {}
         for inner in region.nodes:
             region._unlink(inner)
-            inner.origin = inner.origin | node.origin
+            inner._origin = inner._origin | node._origin
             for value in inner.outputs:
                 value.graph = self
             for nested in inner.regions:
@@ -334,13 +390,20 @@ class Graph(Scope):
         """Removes a constant that nobody reads."""
         if value._uses:
             raise ValueError(f"constant %{value.name} is still used")
+        self._forget(value)
+
+    def _forget(self, value: Value) -> None:
         del self._constants[value.name]
+        if journal := self._noting():
+            journal.entries.append(("drop", value.name))
 
     def erase_input(self, value: Value) -> None:
         """Removes an input that nobody reads."""
         if value._uses:
             raise ValueError(f"input %{value.name} is still used")
         self._inputs.remove(value)
+        if journal := self._noting():
+            journal.entries.append(("untake", value.name))
 
     def remove_dead(self) -> int:
         """Erases nodes and constants whose results nobody reads; returns how many nodes went."""
@@ -356,7 +419,7 @@ class Graph(Scope):
                     removed += region.remove_dead()
             node = before
         for value in [v for v in self._constants.values() if not v._uses]:
-            del self._constants[value.name]
+            self._forget(value)
         return removed
 
     def reinfer(self, node: Node) -> bool:
@@ -369,7 +432,7 @@ class Graph(Scope):
             new = elements.get(index)
             if value.type != type or (new is not None and value._elements != new):
                 value.type = type
-                value._elements = new
+                value.set_elements(new)
                 changed = True
         return changed
 
@@ -379,6 +442,8 @@ class Graph(Scope):
             return
         claimed = self._claim(name)
         self.root._names.pop(value.name, None)
+        if journal := value.graph._noting():
+            journal.entries.append(("rename", value.name, name))
         if value.constant is not None and value.name in value.graph._constants:
             del value.graph._constants[value.name]
             value.graph._constants[claimed] = value
@@ -438,7 +503,7 @@ class Graph(Scope):
         for node in list(reversed(self)):
             for value in node.outputs:
                 value._uses.clear()
-            self.erase(node)
+            self._erase(node)
 
 
 def _fresh(taken: dict[str, int], hint: str) -> str:

@@ -38,7 +38,7 @@ class Value:
     """An SSA value: the output of a node, an input of a graph, or a constant."""
 
     __slots__ = (
-        "_elements", "_uses", "constant", "graph", "index", "made_up", "name", "producer", "type",
+        "_elements", "_type", "_uses", "constant", "graph", "index", "made_up", "name", "producer",
     )  # fmt: skip
 
     def __init__(
@@ -53,13 +53,24 @@ class Value:
         self.name = name
         # True when nobody asked for this very name: it may then be given up for a better one.
         self.made_up = False
-        self.type = type
+        self._type = type
         self.graph = graph
         self.producer = producer
         self.index = index
         self.constant = constant
         self._uses: dict[tuple[int, int], Use] = {}
         self._elements: tuple[Dim, ...] | None = None
+
+    @property
+    def type(self) -> Type:
+        """Element type and shape, or what else the value is."""
+        return self._type
+
+    @type.setter
+    def type(self, type: Type) -> None:
+        self._type = type
+        if journal := self.graph._noting():
+            journal.entries.append(("type", self.name, type))
 
     @property
     def uses(self) -> tuple[Use, ...]:
@@ -95,9 +106,10 @@ class Value:
     @property
     def tensor(self) -> TensorType:
         """The type, which must be a tensor's. Raises ModelError."""
-        if not isinstance(self.type, TensorType):
-            raise ModelError(f"value '{self.name}' is {self.type}, not a tensor")
-        return self.type
+        found = self._type
+        if not isinstance(found, TensorType):
+            raise ModelError(f"value '{self.name}' is {found}, not a tensor")
+        return found
 
     @property
     def shape(self) -> tuple[Dim, ...] | None:
@@ -117,6 +129,8 @@ class Value:
     def set_elements(self, dims: Sequence[Dim] | None) -> None:
         """Records what is known of the contents."""
         self._elements = None if dims is None else tuple(dims)
+        if journal := self.graph._noting():
+            journal.entries.append(("elements", self.name, self._elements))
 
     def __repr__(self) -> str:
         return f"%{self.name}: {self.type}"
@@ -125,7 +139,9 @@ class Value:
 class Node:
     """One operation. Operands and attributes are read-only here: change them through the graph."""
 
-    __slots__ = ("_attrs", "_graph", "_inputs", "_next", "_prev", "name", "op", "origin", "outputs")
+    __slots__ = (
+        "_attrs", "_graph", "_inputs", "_next", "_origin", "_prev", "name", "op", "outputs",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -137,13 +153,24 @@ class Node:
     ) -> None:
         self.op = op
         self.name = name
-        self.origin = origin
+        self._origin = origin
         self.outputs: tuple[Value, ...] = ()
         self._inputs: list[Value | None] = list(inputs)
         self._attrs = dict(attrs)
         self._graph: Graph | None = None
         self._prev: Node | None = None
         self._next: Node | None = None
+
+    @property
+    def origin(self) -> Origin:
+        """Names of the source nodes that the node stands for."""
+        return self._origin
+
+    @origin.setter
+    def origin(self, origin: Origin) -> None:
+        self._origin = origin
+        if self._graph is not None and (journal := self._graph._noting()):
+            journal.entries.append(("origin", self.outputs[0].name, origin))
 
     @property
     def inputs(self) -> tuple[Value | None, ...]:

@@ -17,7 +17,7 @@ from graphopt.ir.graph import Graph, Value
 from graphopt.ir.op import OpDef, resolve_op
 from graphopt.ir.types import OptionalType, SequenceType, TensorType, Type
 
-__all__ = ["parse"]
+__all__ = ["parse", "parse_attr", "parse_type"]
 
 _TOKEN = re.compile(
     r"""[ \t\r\n]*(?://[^\n]*\n[ \t\r\n]*)*(?:
@@ -46,6 +46,22 @@ def parse(
     knows its type and digest only.
     """
     return _Parser(text, constants, resolve).module()
+
+
+def parse_attr(
+    text: str,
+    *,
+    constants: Constants | None = None,
+    resolve: Callable[[str, str], OpDef] = resolve_op,
+) -> Any:
+    """The attribute that ``text`` describes, as :func:`print_attr` prints it. Raises ParseError."""
+    return _Parser(text, constants, resolve).alone(_Parser.attr)
+
+
+def parse_type(text: str) -> Type:
+    """The type that ``text`` describes. Raises ParseError."""
+    found: Type = _Parser(text, None, resolve_op).alone(_Parser.type)
+    return found
 
 
 class _Parser:
@@ -171,6 +187,13 @@ class _Parser:
         return found
 
     # ---- graphs ----
+
+    def alone(self, rule: Callable[[_Parser], Any]) -> Any:
+        """What ``rule`` reads, which must be all there is."""
+        found = rule(self)
+        if self.kind != "end":
+            self.fail(f"unexpected '{self.token}' after it")
+        return found
 
     def module(self) -> Graph:
         self.expect("graph")

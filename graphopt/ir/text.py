@@ -29,7 +29,7 @@ from graphopt.ir.dtype import DType
 from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.types import OptionalType, SequenceType, TensorType
 
-__all__ = ["INLINE_ELEMENTS", "print_graph", "print_node"]
+__all__ = ["INLINE_ELEMENTS", "print_attr", "print_graph", "print_node"]
 
 # Constants of at most this many elements are spelled out.
 INLINE_ELEMENTS = 16
@@ -51,6 +51,11 @@ def print_node(node: Node) -> str:
     printer = _Printer(INLINE_ELEMENTS)
     printer.node(node, "")
     return "\n".join(printer.lines)
+
+
+def print_attr(value: Any, *, inline_elements: int | None = INLINE_ELEMENTS) -> str:
+    """The text of an attribute that is no region. Raises TypeError where it has none."""
+    return _Printer(inline_elements).attr(value)
 
 
 def quote(name: str) -> str:

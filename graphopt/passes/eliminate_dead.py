@@ -23,12 +23,14 @@ class EliminateDead(Pass):
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """True when a node or a constant went."""
         nodes = list(graph.walk())
-        constants = _constants(graph)
+        constants, start = _constants(graph), ctx.log.mark
         graph.remove_dead()
         gone = [node for node in nodes if node.erased]
-        if gone:
-            record_edit(ctx.log, self.name, "EliminateDead", gone, [])
-        return bool(gone) or _constants(graph) != constants
+        unread = constants - _constants(graph)
+        if gone or unread:
+            reason = "nobody reads them" + (f", nor {unread} constant(s)" if unread else "")
+            record_edit(ctx.log, self.name, "EliminateDead", gone, [], reason, start=start)
+        return bool(gone or unread)
 
 
 def _constants(graph: Graph) -> int:

@@ -29,7 +29,7 @@ class MergeCommon(Pass):
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """True when nodes or constants were merged."""
-        changed = self._constants(graph)
+        changed = self._constants(graph, ctx)
         seen: dict[Any, Node] = {}
         for node in graph:
             for region in node.regions:
@@ -46,7 +46,7 @@ class MergeCommon(Pass):
             changed = True
         return changed
 
-    def _constants(self, graph: Graph) -> bool:
+    def _constants(self, graph: Graph, ctx: PassContext) -> bool:
         seen: dict[str, Value] = {}
         changed = False
         for value in list(graph.constants.values()):
@@ -55,6 +55,8 @@ class MergeCommon(Pass):
                 continue
             first = seen.setdefault(constant.digest, value)
             if first is not value:
+                reason = f"%{value.name} holds what %{first.name} does"
+                record_edit(ctx.log, self.name, "MergeConstants", [], [], reason)
                 graph.replace_all_uses(value, first)
                 graph.erase_constant(value)
                 changed = True

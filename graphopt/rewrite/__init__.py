@@ -5,6 +5,7 @@ from graphopt.rewrite.log import Edit, EditLog
 from graphopt.rewrite.match import Match, Refusal, match_node
 from graphopt.rewrite.passes import Pass, PassContext, PassTable, Pipeline, RulePass
 from graphopt.rewrite.pattern import NodePattern, Pattern, PatternOps, Var
+from graphopt.rewrite.replay import replay
 from graphopt.rewrite.rule import Rule
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "apply_rules",
     "match_node",
     "record_edit",
+    "replay",
 ]

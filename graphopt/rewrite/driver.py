@@ -72,12 +72,10 @@ def apply_rules(
             found = rule.match(node)
             if isinstance(found, Refusal):
                 continue
-            edit = _apply(rule, found, work, pass_name, accepts)
+            edit = _apply(rule, found, work, pass_name, accepts, log)
             if edit is None:
                 continue
             edits += 1
-            if log is not None:
-                log.add(edit)
             if on_edit is not None:
                 on_edit(edit)
             if edits > budget:
@@ -89,13 +87,19 @@ def apply_rules(
 
 
 def _apply(
-    rule: Rule, match: Match, work: _Worklist, pass_name: str, accepts: Accepts | None
+    rule: Rule,
+    match: Match,
+    work: _Worklist,
+    pass_name: str,
+    accepts: Accepts | None,
+    log: EditLog | None,
 ) -> Edit | None:
     root = match.root
     graph = root.graph
     origin = match.origin
     builder = Builder(graph, before=root, origin=origin)
     removed = tuple(repr(node) for node in match.nodes)
+    start = 0 if log is None else log.mark
     result = rule.rewrite(builder, match)
     if accepts is not None and any(accepts(node) for node in builder.created):
         for node in reversed(builder.created):
@@ -120,8 +124,16 @@ def _apply(
     for node in builder.created:
         if not node.erased:
             work.push(node)
-    added = tuple(repr(node) for node in builder.created if not node.erased)
-    return Edit(pass_name, rule.name, removed, added, tuple(sorted(origin)))
+    new = [node for node in builder.created if not node.erased]
+    edit = Edit(
+        pass_name, rule.name, removed, tuple(map(repr, new)), tuple(sorted(origin)), rule.says
+    )
+    # Matched nodes that others read stay: they cost what they did before.
+    return edit if log is None else log.add(edit, start, _gone(match.nodes), new)
+
+
+def _gone(nodes: Sequence[Node]) -> list[Node]:
+    return [node for node in nodes if node.erased]
 
 
 def _erase_unread(nodes: Sequence[Node], around: set[Node]) -> None:
@@ -157,8 +169,14 @@ def record_edit(
     removed: Iterable[Node],
     added: Iterable[Node],
     reason: str = "",
+    *,
+    start: int | None = None,
 ) -> None:
-    """Logs an edit that a pass makes by hand. Call it before nodes are erased."""
+    """Logs an edit that a pass makes by hand, of nodes that it is about to erase and others that
+    it has built or changed. Call it before readers are moved and nodes are erased: what happens
+    from then on, up to the next edit, is this edit. A pass that can only tell afterwards gives as
+    ``start`` what ``log.mark`` was before.
+    """
     if log is None:
         return
     gone, new = list(removed), list(added)
@@ -171,5 +189,8 @@ def record_edit(
             tuple(map(repr, new)),
             tuple(origin),
             reason,
-        )
+        ),
+        start,
+        gone,
+        new,
     )

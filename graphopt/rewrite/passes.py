@@ -34,14 +34,15 @@ class PassContext:
     """What passes share: the edit log, instruments around every pass, and timing.
 
     ``before`` and ``after`` are called around every leaf pass (not around pipelines).
-    ``stop_after`` ends the run after that many leaf passes. ``target`` is what is compiled for.
+    ``stop_after`` ends the run after that many leaf passes, or after the first run of the pass of
+    that name. ``target`` is what is compiled for.
     ``accepts`` says of a node that a rule wants to build why the result may not hold it.
     """
 
     log: EditLog = field(default_factory=EditLog)
     before: list[Instrument] = field(default_factory=list)
     after: list[Instrument] = field(default_factory=list)
-    stop_after: int | None = None
+    stop_after: int | str | None = None
     target: Any = None
     accepts: Callable[[Node], str | None] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -49,7 +50,9 @@ class PassContext:
 
     @property
     def stopped(self) -> bool:
-        """True once ``stop_after`` passes have run."""
+        """True once the run is to end."""
+        if isinstance(self.stop_after, str):
+            return any(name.partition("{")[0] == self.stop_after for name in self.ran)
         return self.stop_after is not None and len(self.ran) >= self.stop_after
 
 
@@ -73,6 +76,8 @@ class Pass(ABC):
             return False
         for instrument in ctx.before:
             instrument(self, graph)
+        followed = ctx.log.follow(graph)
+        edits = ctx.log.begin(self.name)
         started = time.perf_counter()
         try:
             changed = self.run(graph, ctx)
@@ -81,6 +86,10 @@ class Pass(ABC):
         except Exception as error:
             error.add_note(f"in pass '{self}'")
             raise
+        finally:
+            ctx.log.end(self.name, edits)
+            if followed:
+                graph.journal(None)
         ctx.seconds[self.name] = ctx.seconds.get(self.name, 0.0) + time.perf_counter() - started
         ctx.ran.append(str(self))
         for instrument in ctx.after:

@@ -34,6 +34,12 @@ class Rule(ABC):
         """The name under which edits are logged."""
         return type(self).__name__
 
+    @cached_property
+    def says(self) -> str:
+        """What the rule does, in one line: the first of its docstring."""
+        text = inspect.getdoc(type(self)) or ""
+        return text.splitlines()[0].replace("``", "") if text else ""
+
     @abstractmethod
     def pattern(self, *args: Any, **kwargs: Any) -> NodePattern | Sequence[NodePattern]:
         """``pattern(self, op, x, ...)``: the pattern, or several, over :class:`PatternOps`.
