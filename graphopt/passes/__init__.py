@@ -24,9 +24,11 @@ TABLE = PassTable(
         "merge-reshapes": "graphopt.passes.merge_reshapes:MergeReshapes",
         "merge-slices": "graphopt.passes.merge_slices:MergeSlices",
         "simplify": "graphopt.passes.simplify:Simplify",
+        "simplify-activations": "graphopt.passes.simplify_activations:SimplifyActivations",
         "simplify-pools": "graphopt.passes.simplify_pools:SimplifyPools",
         "specialize-if": "graphopt.passes.specialize_if:SpecializeIf",
         "sink-scales": "graphopt.passes.sink_scales:SinkScales",
+        "split-slices": "graphopt.passes.split_slices:SplitSlices",
         "sink-transposes": "graphopt.passes.sink_transposes:SinkTransposes",
     }
 )

@@ -9,19 +9,22 @@ from graphopt.rewrite import Pipeline
 __all__ = ["LEVELS", "level"]
 
 _CLEAN = (
-    "fold-constants,simplify,merge-reshapes,merge-slices,inline-if,merge-common,eliminate-dead"
+    "fold-constants,simplify,merge-reshapes,merge-slices,split-slices,"
+    "inline-if,merge-common,eliminate-dead"
 )
 
 # Factors move once formulas that contain them are found.
 _FUSE = (
-    "fold-affine,decompose,fuse-activation,fuse-layer-norm,fuse-softmax,"
+    "fuse-activation,fuse-layer-norm,fuse-softmax,"
     "hoist-scales,sink-scales,merge-reductions,simplify-pools"
 )
 
 LEVELS = {
     "O0": "",
     "O1": f"repeat[4]({_CLEAN})",
-    "O2": f"repeat[4]({_CLEAN},specialize-if,{_FUSE})",
+    "O2": f"repeat[4]({_CLEAN},specialize-if,fold-affine,decompose,{_FUSE})",
+    # For other runtimes: composite ops stay whole.
+    "onnx": f"repeat[4]({_CLEAN},specialize-if,fold-affine,{_FUSE})",
 }
 
 

@@ -22,8 +22,8 @@ from tests.property.random_graphs import graphs, origins
 
 # Passes that move or drop work but compute nothing in another way: every bit stays.
 _SAME_BITS = {
-    "eliminate-dead", "fold-constants", "inline-if", "merge-common", "merge-reshapes", "simplify",
-    "specialize-if",
+    "eliminate-dead", "fold-constants", "inline-if", "merge-common", "merge-reshapes",
+    "merge-slices", "simplify", "specialize-if", "split-slices",
 }  # fmt: skip
 # f32 sums in another order, and constants rounded once more, err by a few units in the last place
 # of the largest number that the computation meets.
@@ -31,7 +31,7 @@ _UNIT = 2e-6
 
 # Searches of the night look at more graphs.
 _EXAMPLES = int(os.environ.get("GRAPHOPT_EXAMPLES", "40"))
-_SETTINGS = settings(
+SETTINGS = settings(
     max_examples=_EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
@@ -67,7 +67,7 @@ def _expected(source: Graph) -> list[Any]:
         raise
 
 
-def _check(pass_: Pass, graph: Graph, exact: bool) -> None:
+def check(pass_: Pass, graph: Graph, exact: bool) -> None:
     source = clone(graph)
     expected = _expected(source)
     before = print_graph(graph)
@@ -92,14 +92,14 @@ def _check(pass_: Pass, graph: Graph, exact: bool) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in TABLE.names() if TABLE.load(name).exact])
-@_SETTINGS
+@SETTINGS
 @given(graph=graphs())
 def test_a_pass_keeps_what_graphs_mean(name: str, graph: Graph) -> None:
-    _check(TABLE.load(name)(), graph, name in _SAME_BITS)
+    check(TABLE.load(name)(), graph, name in _SAME_BITS)
 
 
 @pytest.mark.parametrize("name", sorted(LEVELS))
-@_SETTINGS
+@SETTINGS
 @given(graph=graphs(max_nodes=20))
 def test_a_level_keeps_what_graphs_mean(name: str, graph: Graph) -> None:
     source = clone(graph)
@@ -110,7 +110,7 @@ def test_a_level_keeps_what_graphs_mean(name: str, graph: Graph) -> None:
     _assert_close(graph, source, expected)
 
 
-@_SETTINGS
+@SETTINGS
 @given(graph=graphs(), data=st.data())
 def test_any_order_of_passes_keeps_what_graphs_mean(graph: Graph, data: st.DataObject) -> None:
     names = data.draw(st.lists(st.sampled_from(TABLE.names()), min_size=2, max_size=5))

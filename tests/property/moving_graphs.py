@@ -1,0 +1,145 @@
+"""Random graphs of ops that move elements: pieces taken and joined, shapes changed and undone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from graphopt.errors import ModelError
+from graphopt.ir import Builder, Graph, Value
+from tests.property.random_graphs import Draw, RandomGraph
+
+_FAR = (1 << 63) - 1
+
+
+class MovingGraph(RandomGraph):
+    """Draws graphs in which moves meet moves; see ``_STEPS`` for what there is."""
+
+    def axis_of(self, x: Value) -> int:
+        return self.draw(st.integers(0, (x.tensor.rank or 1) - 1))
+
+    # ---- pieces ----
+
+    def piece(self, b: Builder) -> Any:
+        x = self.value()
+        axes = self.draw(
+            st.lists(st.integers(0, (x.tensor.rank or 1) - 1), min_size=1, max_size=2, unique=True)
+        )
+        count = len(axes)
+        starts = [self.draw(st.integers(-3, 3)) for _ in range(count)]
+        ends = [self.draw(st.sampled_from((-1, 0, 1, 2, 3, 4, _FAR))) for _ in range(count)]
+        steps = [self.draw(st.sampled_from((1, 1, 2, -1))) for _ in range(count)]
+        return b.Slice(x, starts, ends, axes, steps)
+
+    def neighbours(self, b: Builder) -> Any:
+        x = self.value()
+        axis = self.axis_of(x)
+        size = (x.shape or ())[axis]
+        if not isinstance(size, int) or size < 1:
+            return self.piece(b)
+        first = self.draw(st.integers(0, size - 1))
+        count = self.draw(st.integers(1, size - first))
+        shift = -size if self.draw(st.booleans()) else 0
+        return b.Gather(x, [i + shift for i in range(first, first + count)], axis=axis)
+
+    def element(self, b: Builder) -> Any:
+        x = self.value(among=lambda v: (v.tensor.rank or 0) > 1)
+        if (x.tensor.rank or 0) < 2:
+            return self.unary(b)
+        axis = self.axis_of(x)
+        found = b.Gather(x, b.constant(np.array(self.draw(st.sampled_from((0, -1))))), axis=axis)
+        if self.draw(st.integers(0, 2)):
+            axis = axis if self.draw(st.integers(0, 2)) else 0
+            return b.Unsqueeze(found, [axis])
+        return found
+
+    def halves(self, b: Builder) -> Any:
+        x = self.value()
+        axis = self.axis_of(x)
+        size = (x.shape or ())[axis]
+        if not isinstance(size, int) or size < 2:
+            return self.piece(b)
+        middle = self.draw(st.integers(1, size - 1))
+        return (
+            b.Slice(x, [0], [middle], [axis]),
+            b.Slice(x, [middle], [self.draw(st.sampled_from((size, _FAR)))], [axis]),
+        )
+
+    def parts(self, b: Builder) -> Any:
+        x = self.value()
+        axis = self.axis_of(x)
+        size = (x.shape or ())[axis]
+        if not isinstance(size, int) or size < 2:
+            return b.Split(x, axis=axis, num_outputs=1, _outputs=1)
+        middle = self.draw(st.integers(0, size))
+        pieces = b.Split(x, [middle, size - middle], axis=axis, _outputs=2)
+        order = pieces if self.draw(st.integers(0, 2)) else pieces[::-1]
+        return (*pieces, b.Concat(*order, axis=axis)) if self.draw(st.booleans()) else pieces
+
+    def joined(self, b: Builder) -> Any:
+        x = self.value()
+        axis = self.axis_of(x)
+        peers = [v for v in self.values if v.type == x.type]
+        other = self.draw(st.sampled_from(peers))
+        whole = b.Concat(x, other, axis=axis)
+        form = self.draw(st.sampled_from(("whole", "nested", "split", "piece")))
+        size = (x.shape or ())[axis]
+        if form == "nested":
+            return b.Concat(x, whole, axis=axis)
+        if form == "split":
+            return b.Split(whole, axis=axis, num_outputs=2, _outputs=2)
+        if form == "piece" and isinstance(size, int):
+            start = self.draw(st.integers(0, 2 * size))
+            return b.Slice(whole, [start], [start + self.draw(st.integers(0, size))], [axis])
+        return whole
+
+    # ---- shapes ----
+
+    def views(self, b: Builder) -> Any:
+        x = self.value()
+        for _ in range(self.draw(st.integers(1, 3))):
+            form = self.draw(st.sampled_from(("add", "drop", "flat", "swap", "computed")))
+            ones = [axis for axis, dim in enumerate(x.shape or ()) if dim == 1]
+            rank = x.tensor.rank or 0
+            if form == "drop" and ones:
+                x = b.Squeeze(x, [self.draw(st.sampled_from(ones))])
+            elif form == "flat":
+                x = b.Flatten(x, axis=self.draw(st.integers(0, rank)))
+            elif form == "swap" and rank > 1:
+                order = list(range(rank))
+                at = self.draw(st.integers(0, rank - 2))
+                order[at], order[at + 1] = order[at + 1], order[at]
+                x = b.Transpose(x, perm=tuple(order))
+            elif form == "computed" and rank:
+                sizes = b.Shape(x)
+                last = b.constant([self.draw(st.sampled_from((-1, 1)))])
+                sizes = b.Concat(b.Slice(sizes, [0], [rank - 1]), last, last, axis=0)
+                x = b.Reshape(x, sizes)
+            else:
+                x = b.Unsqueeze(x, [self.draw(st.integers(0, rank))])
+        return x
+
+    def grow(self) -> None:
+        """Adds one node, or what makes up one; nothing where the operands do not fit."""
+        steps = (
+            self.unary, self.binary, self.transpose, self.reshape, self.reduce, self.piece,
+            self.neighbours, self.element, self.halves, self.parts, self.joined, self.views,
+            self.piece, self.halves, self.joined, self.views, self.softmax, self.with_constant,
+        )  # fmt: skip
+        try:
+            made = self.draw(st.sampled_from(steps))(self.builder())
+        except ModelError:
+            return
+        made = made if isinstance(made, tuple) else (made,)
+        self.values.extend(v for v in made if v.tensor.rank)
+
+
+@st.composite
+def moving_graphs(draw: Draw, *, max_nodes: int = 10) -> Graph:
+    """Graphs of f32 whose ops mostly move elements."""
+    random = MovingGraph(draw, symbols=True)
+    for _ in range(draw(st.integers(1, max_nodes))):
+        random.grow()
+    return random.finish()
