@@ -21,7 +21,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graphopt.ir import Builder, Dim, DType, Graph, Node, Value, product
+from graphopt.ir import Builder, Dim, DType, Graph, Value, product
 from graphopt.passes.attention_masks import causal_offset
 from graphopt.passes.attention_terms import Logits, Mask, read_logits
 from graphopt.passes.repeated_heads import before_repeat
@@ -65,10 +65,9 @@ class FuseDotProductAttention(Rule):
         assert isinstance(logits, Logits)
         target = _target(logits)
         q = _with_lead(op, logits.q, target)
-        k, v = _swapped(op, logits.kt), m["v"]
+        k, v = _keys(op, logits.kt, target), m["v"]
         if not _one_head(logits, v):
-            k, v = (_with_lead(op, x, target) for x in (k, v))
-            k, v = _before_repeat(k, v)
+            k, v = _before_repeat(k, v, target) or (_with_lead(op, x, target) for x in (k, v))
         mask, fill, offset = _mask(op, logits, q, k)
         result: Value = op.op(
             "Attention",
@@ -161,14 +160,14 @@ def _reshaped(op: Builder, x: Value, dims: list[int]) -> Value:
     return result
 
 
-def _before_repeat(k: Value, v: Value) -> tuple[Value, Value]:
+def _before_repeat(k: Value, v: Value, target: Shape) -> tuple[Value, Value] | None:
     """Keys and values before they are repeated, where both are."""
-    sources = before_repeat(k), before_repeat(v)
+    sources = before_repeat(k, target), before_repeat(v, target)
     if sources[0] is None or sources[1] is None:
-        return k, v
+        return None
     shapes = sources[0].shape, sources[1].shape
     if shapes[0] is None or shapes[1] is None or shapes[0][:2] != shapes[1][:2]:
-        return k, v
+        return None
     return sources[0], sources[1]
 
 
@@ -215,24 +214,48 @@ def _mask(
     return op.Where(kept, added, op.constant(-math.inf, "hidden", "float32")), None, offset
 
 
-def _swapped(op: Builder, kt: Value) -> Value:
-    """Keys with their last two axes swapped back."""
+def _keys(op: Builder, kt: Value, target: Shape) -> Value:
+    """Keys with their last two axes swapped back; their leading axes may be grouped otherwise."""
+    source = _swapped(kt)
+    if source is not None:
+        return source
+    node = kt.producer
+    if node is not None and node.is_a("Reshape"):
+        inner = node.input(0)
+        source = None if inner is None else _swapped(inner)
+        # Batch and heads merged for the transpose alone, as torch does.
+        if source is not None and source.shape is not None and kt.shape is not None:
+            behind = _behind_reshapes(source)
+            same = source.shape[:-3:-1] == kt.shape[-2:] and behind.shape is not None
+            if same and _lead_dims(behind.shape[:-2], target) is not None:  # type: ignore[index]
+                return behind
     rank = kt.tensor.rank
     assert rank is not None
-    swap = (*range(rank - 2), rank - 1, rank - 2)
-    node = kt.producer
-    if node is not None and _permutes(node, swap):
-        source = node.input(0)
-        assert source is not None
-        return source
-    result: Value = op.Transpose(kt, perm=swap)
+    result: Value = op.Transpose(kt, perm=(*range(rank - 2), rank - 1, rank - 2))
     return result
 
 
-def _permutes(node: Node, perm: tuple[int, ...]) -> bool:
-    if not node.is_a("Transpose"):
-        return False
-    return tuple(node.attr("perm") or range(len(perm) - 1, -1, -1)) == perm
+def _behind_reshapes(value: Value) -> Value:
+    """What ``value`` regroups the leading axes of."""
+    node = value.producer
+    while node is not None and node.is_a("Reshape"):
+        source = node.input(0)
+        if source is None or not source.shape or not value.shape or len(source.shape) < 2:
+            break
+        if source.shape[-2:] != value.shape[-2:]:
+            break
+        value, node = source, source.producer
+    return value
+
+
+def _swapped(value: Value) -> Value | None:
+    """``x`` where ``value`` is ``x`` with its last two axes swapped."""
+    node = value.producer
+    if node is None or not node.is_a("Transpose") or value.tensor.rank is None:
+        return None
+    rank = value.tensor.rank
+    perm = tuple(node.attr("perm") or range(rank - 1, -1, -1))
+    return node.input(0) if perm == (*range(rank - 2), rank - 1, rank - 2) else None
 
 
 @dataclass(frozen=True)

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphopt.ir import Node, Value
+from graphopt.ir import Dim, Node, Value
 
 __all__ = ["before_repeat"]
 
 
-def before_repeat(value: Value) -> Value | None:
-    """``x`` [batch, heads, length, size] where ``value`` repeats each of its heads in place.
+def before_repeat(value: Value, lead: tuple[Dim, ...]) -> Value | None:
+    """``x`` [batch, heads, length, size] where ``value`` repeats each of its heads in place, to
+    leading axes ``lead`` or a regrouping of them.
 
-    ``Reshape`` of ``Expand``, ``Tile`` or ``Concat`` over an axis of size 1 behind the heads, or
-    ``Gather`` along the heads. None where ``value`` is something else.
+    ``Expand``, ``Tile`` or ``Concat`` over an axis of size 1 behind the heads, with a ``Reshape``
+    or without; or ``Gather`` along the heads. None where ``value`` is something else.
     """
     node = value.producer
-    if node is None or node.op.domain or value.shape is None or len(value.shape) != 4:
+    if node is None or node.op.domain or value.shape is None or len(lead) != 2:
         return None
     if node.is_a("Gather"):
-        return _before_gather(node)
-    if not node.is_a("Reshape"):
-        return None
-    wide = node.input(0)
+        return _before_gather(node) if value.shape[:-2] == lead else None
+    wide = node.input(0) if node.is_a("Reshape") else value
     if wide is None or wide.producer is None or wide.shape is None or len(wide.shape) != 5:
         return None
     narrow = _before_expand(wide.producer)
@@ -31,7 +30,7 @@ def before_repeat(value: Value) -> Value | None:
     batch, heads, one, length, size = narrow.shape
     if one != 1 or wide.shape[:2] != (batch, heads) or wide.shape[3:] != (length, size):
         return None
-    if value.shape != (batch, heads * wide.shape[2], length, size):
+    if lead != (batch, heads * wide.shape[2]) or value.shape[-2:] != (length, size):
         return None
     if narrow.producer.op.name not in ("Unsqueeze", "Reshape"):
         return None
@@ -54,6 +53,8 @@ def _before_expand(node: Node) -> Value | None:
 def _before_gather(node: Node) -> Value | None:
     source, indices = node.inputs
     if source is None or indices is None or indices.constant is None or source.shape is None:
+        return None
+    if len(source.shape) != 4:
         return None
     heads, found = source.shape[1], indices.constant.array
     if int(node.attr("axis")) not in (1, -3) or not isinstance(heads, int) or found.ndim != 1:
