@@ -104,6 +104,7 @@ class FuseLayer(_Normalization):
             _mean(op, _square(op, centered), "variance"),
             op.Max(0.0, moments),
             op.Max(moments, 0.0),
+            op.Relu(moments),
             moments,
         )
         return _over_root(op, centered, variance, w)

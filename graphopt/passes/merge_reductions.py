@@ -2,7 +2,7 @@
 
 ``Reshape(ReduceMean(x, axes, keepdims=1))  ->  ReduceMean(x, axes, keepdims=0)`` where the reshape
 (or Flatten, Squeeze) drops the axes of size 1, and the other way round where it (or Unsqueeze) puts
-them back; ``ReduceMean(ReduceMean(x, a), b)  ->  ReduceMean(x, a + b)``, sums, products, maxima and
+them back, global pools alike; ``ReduceMean(ReduceMean(x, a), b)  ->  ReduceMean(x, a + b)``, sums, products, maxima and
 minima alike; ``ReduceSum(x, axes) / n  ->  ReduceMean(x, axes)`` where n elements are summed.
 
 Axes are constants; nothing in between is read by others. Sound: the same elements are reduced, in
@@ -29,16 +29,19 @@ _REDUCTIONS = (
     "ReduceLogSumExp",
     "ReduceSumSquare",
 )
+_GLOBAL = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
 _VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 # f32 constants are this close to the inverse of a count.
 _NEAR = 1e-6
 
 
 def reduced_axes(node: Node) -> tuple[int, ...] | None:
-    """The axes that a reduction folds, in order; None where they are not known."""
+    """The axes that a reduction or global pool folds, in order; None where they are not known."""
     source, axes = node.input(0), node.input(1)
     if source is None or source.tensor.rank is None:
         return None
+    if node.op.name in _GLOBAL:
+        return tuple(range(2, source.tensor.rank))
     if axes is None:
         return () if node.attr("noop_with_empty_axes") else tuple(range(source.tensor.rank))
     if axes.constant is None:
@@ -47,6 +50,10 @@ def reduced_axes(node: Node) -> tuple[int, ...] | None:
     if not found:
         return () if node.attr("noop_with_empty_axes") else tuple(range(source.tensor.rank))
     return tuple(found)
+
+
+def _keeps(node: Node) -> bool:
+    return node.op.name in _GLOBAL or bool(node.attr("keepdims"))
 
 
 def _reduction(op: Builder, name: str, x: Value, axes: tuple[int, ...], keepdims: int) -> Value:
@@ -67,7 +74,8 @@ class ReshapeReduction(Rule):
 
     def pattern(self, op: PatternOps, x: Var) -> list[NodePattern]:
         """Any reduction, and any op that only renames axes."""
-        inner = op.any_of(*(op.op(n, x, op.rest("axes"), _bind="reduce") for n in _REDUCTIONS))
+        names = (*_REDUCTIONS, *_GLOBAL)
+        inner = op.any_of(*(op.op(n, x, op.rest("axes"), _bind="reduce") for n in names))
         return [op.op(view, inner, op.rest("shape")) for view in _VIEWS]
 
     def check(self, m: Match) -> Refusal | None:
@@ -78,7 +86,7 @@ class ReshapeReduction(Rule):
             return Refusal("the reduced axes are not known", node)
         if not axes:
             return Refusal("nothing is reduced", node)
-        wanted = _without(shape, axes) if node.attr("keepdims") else _kept(shape, axes)
+        wanted = _without(shape, axes) if _keeps(node) else _kept(shape, axes)
         if m.root.output.shape != wanted:
             return Refusal(lambda: f"the reduction gives {wanted}, or its like", m.root)
         return None
@@ -88,7 +96,8 @@ class ReshapeReduction(Rule):
         node = m.node("reduce")
         axes = reduced_axes(node)
         assert axes is not None
-        return _reduction(op, node.op.name, m["x"], axes, 0 if node.attr("keepdims") else 1)
+        name = _GLOBAL.get(node.op.name, node.op.name)
+        return _reduction(op, name, m["x"], axes, 0 if _keeps(node) else 1)
 
 
 class MergeReduce(Rule):

@@ -15,7 +15,7 @@ _CLEAN = (
 
 # Factors move once formulas that contain them are found.
 _FUSE = (
-    "fuse-activation,fuse-layer-norm,fuse-softmax,"
+    "simplify-activations,fuse-activation,fuse-layer-norm,fuse-softmax,"
     "hoist-scales,sink-scales,merge-reductions,simplify-pools"
 )
 

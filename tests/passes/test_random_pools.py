@@ -23,7 +23,8 @@ def stacks(draw: st.DrawFn) -> Graph:
     """Maxima over one or two axes, some of the same value, Relu and Clip between them."""
     graph = Graph()
     rank = draw(st.integers(1, 2))
-    length: Dim = draw(st.sampled_from([5, 8, 11, graph.reserve_symbol("H")]))
+    lengths: list[Dim] = [5, 8, 11, graph.reserve_symbol("H")]
+    length = draw(st.sampled_from(lengths))
     values = [graph.add_input("x", TensorType(DType.F32, (1, 2, *[length] * rank)))]
     for index in range(draw(st.integers(1, 5))):
         b = Builder(graph, origin={f"node{index}"})
