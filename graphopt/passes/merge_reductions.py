@@ -2,8 +2,9 @@
 
 ``Reshape(ReduceMean(x, axes, keepdims=1))  ->  ReduceMean(x, axes, keepdims=0)`` where the reshape
 (or Flatten, Squeeze) drops the axes of size 1, and the other way round where it (or Unsqueeze) puts
-them back, global pools alike; ``ReduceMean(ReduceMean(x, a), b)  ->  ReduceMean(x, a + b)``, sums, products, maxima and
-minima alike; ``ReduceSum(x, axes) / n  ->  ReduceMean(x, axes)`` where n elements are summed.
+them back, global pools alike; ``ReduceMean(ReduceMean(x, a), b)  ->  ReduceMean(x, a + b)``, sums,
+products, maxima and minima alike; ``ReduceSum(x, axes) / n  ->  ReduceMean(x, axes)`` where n
+elements are summed.
 
 Axes are constants; nothing in between is read by others. Sound: the same elements are reduced, in
 another order of floating-point sums.
