@@ -12,6 +12,8 @@ TABLE = PassTable(
         "eliminate-dead": "graphopt.passes.eliminate_dead:EliminateDead",
         "fold-affine": "graphopt.passes.fold_affine:FoldAffine",
         "fold-constants": "graphopt.passes.fold_constants:FoldConstants",
+        "fold-shapes": "graphopt.passes.fold_shapes:FoldShapes",
+        "fold-pads": "graphopt.passes.fold_pads:FoldPads",
         "fuse-attention": "graphopt.passes.fuse_attention:FuseAttention",
         "fuse-activation": "graphopt.passes.fuse_activation:FuseActivation",
         "fuse-layer-norm": "graphopt.passes.fuse_layer_norm:FuseLayerNorm",

@@ -10,12 +10,12 @@ __all__ = ["LEVELS", "level"]
 
 _CLEAN = (
     "fold-constants,simplify,merge-reshapes,merge-slices,split-slices,"
-    "inline-if,merge-common,eliminate-dead"
+    "fold-shapes,inline-if,merge-common,eliminate-dead"
 )
 
 # Factors move once formulas that contain them are found.
 _FUSE = (
-    "simplify-activations,fuse-activation,fuse-layer-norm,fuse-softmax,"
+    "simplify-activations,fold-pads,fuse-activation,fuse-layer-norm,fuse-softmax,"
     "hoist-scales,sink-scales,merge-reductions,simplify-pools"
 )
 
