@@ -8,6 +8,7 @@ from graphopt import __version__
 from graphopt.cli.bench import bench
 from graphopt.cli.check import check
 from graphopt.cli.compile import compile_command
+from graphopt.cli.explain import explain
 from graphopt.cli.inspect import inspect
 from graphopt.cli.optimize import optimize
 from graphopt.cli.passes import passes
@@ -29,6 +30,7 @@ app.command("bench")(bench)
 app.command("inspect")(inspect)
 app.command("check")(check)
 app.command("optimize")(optimize)
+app.command("explain")(explain)
 app.command("passes")(passes)
 app.command("targets")(targets)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graphopt.ir import Graph
-from graphopt.rewrite import Pass, PassContext, record_edit
+from graphopt.ir import Graph, Node
+from graphopt.rewrite import Pass, PassContext, Refusal, record_edit
 
 __all__ = ["EliminateDead"]
 
@@ -31,6 +31,15 @@ class EliminateDead(Pass):
             reason = "nobody reads them" + (f", nor {unread} constant(s)" if unread else "")
             record_edit(ctx.log, self.name, "EliminateDead", gone, [], reason, start=start)
         return bool(gone or unread)
+
+    def refuses(self, node: Node) -> Refusal | None:
+        """Who reads the node."""
+        for value in node.outputs:
+            if value.is_output:
+                return Refusal(f"%{value.name} is an output of the graph", node)
+            if value.users:
+                return Refusal(f"%{value.name} is read by {value.users[0]!r}", node)
+        return None
 
 
 def _constants(graph: Graph) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 from graphopt.errors import GraphoptError
 from graphopt.ir import Constant, DType, Graph, Node, TensorType, Trait, Value, static_shape
 from graphopt.ops.interpreter import evaluate_node
-from graphopt.rewrite import Pass, PassContext, record_edit
+from graphopt.rewrite import Pass, PassContext, Refusal, record_edit
 
 __all__ = ["FoldConstants"]
 
@@ -69,6 +69,21 @@ class FoldConstants(Pass):
         except GraphoptError:
             return None
         return _arrays(node, results)
+
+    def refuses(self, node: Node) -> Refusal | None:
+        """Which operand is not known, or what else keeps the node."""
+        op = node.op
+        if op.evaluate is None or op.has(Trait.NONDETERMINISTIC) or op.has(Trait.CONTROL_FLOW):
+            return Refusal(lambda: f"{op.qualified} is never computed at compile time", node)
+        for value in node.inputs:
+            if value is not None and not value.is_constant:
+                return Refusal(f"operand %{value.name} is not constant", value)
+        limit = max(self.max_bytes, sum(_bytes(v) for v in node.inputs))
+        for value in node.outputs:
+            size = _bytes(value)
+            if size > limit:
+                return Refusal(f"%{value.name} takes {size} bytes, more than {limit}", node)
+        return Refusal("evaluating it fails, or gives another type than inferred", node)
 
 
 def _arrays(node: Node, results: list[Any]) -> list[np.ndarray[Any, Any] | None] | None:

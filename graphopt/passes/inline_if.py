@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from graphopt.ir import Graph, Node
 from graphopt.ops.control import certain, impossible
-from graphopt.rewrite import Pass, PassContext, record_edit
+from graphopt.rewrite import Pass, PassContext, Refusal, record_edit
 from graphopt.rewrite.refine import refine
 
 __all__ = ["InlineIf", "conditionals", "inline_branch"]
@@ -38,6 +38,17 @@ class InlineIf(Pass):
             record_edit(ctx.log, self.name, "InlineIf", [node], [], f"its {branch} always runs")
             inline_branch(node, branch)
             changed = True
+
+    def refuses(self, node: Node) -> Refusal | None:
+        """What keeps an If."""
+        if not node.is_a("If"):
+            return Refusal(lambda: f"it is no If but {node.op.qualified}", node)
+        condition = node.input(0)
+        assert condition is not None
+        value = certain(condition)
+        if value is None:
+            return Refusal(lambda: f"its condition %{condition.name} is not known", condition)
+        return Refusal(lambda: f"the condition is {value}, but that branch cannot run", node)
 
 
 def conditionals(graph: Graph) -> Iterator[Node]:

@@ -10,10 +10,11 @@ origins of both.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, ClassVar
 
 from graphopt.ir import Constant, Graph, Node, Trait, Value
-from graphopt.rewrite import Pass, PassContext, record_edit
+from graphopt.rewrite import Pass, PassContext, Refusal, record_edit
 
 __all__ = ["MergeCommon"]
 
@@ -61,6 +62,24 @@ class MergeCommon(Pass):
                 graph.erase_constant(value)
                 changed = True
         return changed
+
+    def refuses(self, node: Node) -> Refusal | None:
+        """In what the nearest other node of that op differs."""
+        if self._key(node) is None:
+            return Refusal(lambda: f"{node.op.qualified} is never merged", node)
+        first = next((v for v in node.inputs if v is not None), None)
+        others = [] if first is None else [u for u in first.users if u.op is node.op]
+        twin = next((u for u in others if u is not node and u.graph is node.graph), None)
+        if first is None or twin is None:
+            return Refusal(lambda: f"no other {node.op.qualified} reads the same operands", first)
+        for index, (a, b) in enumerate(zip_longest(node.inputs, twin.inputs)):
+            if a is not b:
+                return Refusal(f"{twin!r} has another operand {index}", twin)
+        for name in sorted({*node.attrs, *twin.attrs}):
+            a, b = node.attrs.get(name), twin.attrs.get(name)
+            if _attr_key(a) != _attr_key(b):
+                return Refusal(f"{twin!r} has {name} = {b}, this {name} = {a}", twin)
+        return Refusal(lambda: f"{twin!r} yields other types", twin)
 
     def _key(self, node: Node) -> Any:
         op = node.op

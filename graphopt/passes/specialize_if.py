@@ -48,6 +48,13 @@ class SpecializeIf(Pass):
             inline_branch(node, branch)
             changed = True
 
+    def refuses(self, node: Node) -> Refusal | None:
+        """Why both branches of an If may run."""
+        if not node.is_a("If"):
+            return Refusal(lambda: f"it is no If but {node.op.qualified}", node)
+        found = only_branch(node)
+        return found if isinstance(found, Refusal) else None
+
 
 def only_branch(node: Node) -> str | Refusal:
     """The only branch of an If that can run; otherwise why there is none."""

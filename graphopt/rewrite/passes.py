@@ -19,6 +19,7 @@ from graphopt.errors import GraphoptError, OptionError
 from graphopt.ir import Graph, Node, Stage
 from graphopt.rewrite.driver import apply_rules
 from graphopt.rewrite.log import EditLog
+from graphopt.rewrite.match import Refusal
 from graphopt.rewrite.rule import Rule
 
 __all__ = ["Pass", "PassContext", "PassTable", "Pipeline", "RulePass"]
@@ -68,6 +69,10 @@ class Pass(ABC):
     @abstractmethod
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """Transforms ``graph`` in place; True when something changed."""
+
+    def refuses(self, node: Node) -> Refusal | None:
+        """Why the pass leaves ``node`` alone, where it can tell. Rules tell by themselves."""
+        return None
 
     def __call__(self, graph: Graph, ctx: PassContext | None = None) -> bool:
         """Runs the pass with instruments and timing; the entry for users and pipelines."""
