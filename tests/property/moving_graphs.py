@@ -121,12 +121,37 @@ class MovingGraph(RandomGraph):
                 x = b.Unsqueeze(x, [self.draw(st.integers(0, rank))])
         return x
 
+    # ---- sizes ----
+
+    def lengths(self, b: Builder) -> Any:
+        """Numbers and sizes of several tensors, by several ways, as floats or as a shape."""
+        pieces = []
+        for _ in range(self.draw(st.integers(1, 3))):
+            x = self.value()
+            axis = self.axis_of(x)
+            form = self.draw(st.sampled_from(("shape", "gather", "scaled", "number", "narrow")))
+            if form == "number":
+                pieces.append(b.constant([self.draw(st.integers(1, 2))]))
+                continue
+            one = b.Shape(x, start=axis, end=axis + 1)
+            if form in ("gather", "narrow"):
+                shape = b.Cast(b.Shape(x), to=6) if form == "narrow" else b.Shape(x)
+                one = b.Cast(b.Gather(shape, [axis], axis=0), to=7)
+            if form == "scaled":
+                one = b.Div(b.Mul(one, b.constant([4])), b.constant([self.draw(st.integers(3, 4))]))
+            pieces.append(one)
+        together = b.Concat(*pieces, axis=0)
+        if self.draw(st.booleans()):
+            return b.Cast(together, to=1)
+        return b.Expand(self.constant(b, (1,)), together)
+
     def grow(self) -> None:
         """Adds one node, or what makes up one; nothing where the operands do not fit."""
         steps = (
             self.unary, self.binary, self.transpose, self.reshape, self.reduce, self.piece,
             self.neighbours, self.element, self.halves, self.parts, self.joined, self.views,
-            self.piece, self.halves, self.joined, self.views, self.softmax, self.with_constant,
+            self.piece, self.halves, self.joined, self.views, self.lengths, self.softmax,
+            self.with_constant, self.lengths,
         )  # fmt: skip
         try:
             made = self.draw(st.sampled_from(steps))(self.builder())

@@ -11,13 +11,9 @@ from tests.property.moving_graphs import moving_graphs
 from tests.property.test_passes_keep_meaning import SETTINGS, check
 
 _PASSES = (
-    "simplify",
-    "fold-constants",
-    "merge-reshapes",
-    "merge-slices",
-    "sink-transposes",
-    "split-slices",
-)
+    "fold-constants", "fold-shapes", "merge-reshapes", "merge-slices", "simplify",
+    "sink-transposes", "split-slices",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", _PASSES)
