@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphopt.ir import Graph, Node
-from graphopt.rewrite import Pass, PassContext, Refusal, record_edit
+from graphopt.rewrite import EXACT, Numerics, Pass, PassContext, Refusal, record_edit
 
 __all__ = ["EliminateDead"]
 
@@ -19,6 +19,7 @@ class EliminateDead(Pass):
     """``y = f(x)  ->  (nothing)`` where nobody reads ``y``."""
 
     name: ClassVar[str] = "eliminate-dead"
+    numerics: ClassVar[Numerics] = EXACT
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """True when a node or a constant went."""

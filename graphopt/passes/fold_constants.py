@@ -19,7 +19,7 @@ import numpy as np
 from graphopt.errors import GraphoptError
 from graphopt.ir import Constant, DType, Graph, Node, TensorType, Trait, Value, static_shape
 from graphopt.ops.interpreter import evaluate_node
-from graphopt.rewrite import Pass, PassContext, Refusal, record_edit
+from graphopt.rewrite import EXACT, Numerics, Pass, PassContext, Refusal, record_edit
 
 __all__ = ["FoldConstants"]
 
@@ -29,6 +29,7 @@ class FoldConstants(Pass):
     """``y = f(constants)  ->  y = const``."""
 
     name: ClassVar[str] = "fold-constants"
+    numerics: ClassVar[Numerics] = EXACT
 
     max_bytes: int = 1 << 20
 

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from graphopt.ir import Graph, Node
 from graphopt.ops.control import certain, impossible
-from graphopt.rewrite import Pass, PassContext, Refusal, record_edit
+from graphopt.rewrite import EXACT, Numerics, Pass, PassContext, Refusal, record_edit
 from graphopt.rewrite.refine import refine
 
 __all__ = ["InlineIf", "conditionals", "inline_branch"]
@@ -26,6 +26,7 @@ class InlineIf(Pass):
     """``If(true) {A} {B}  ->  A``."""
 
     name: ClassVar[str] = "inline-if"
+    numerics: ClassVar[Numerics] = EXACT
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """True when an If went."""

@@ -14,7 +14,7 @@ from itertools import zip_longest
 from typing import Any, ClassVar
 
 from graphopt.ir import Constant, Graph, Node, Trait, Value
-from graphopt.rewrite import Pass, PassContext, Refusal, record_edit
+from graphopt.rewrite import EXACT, Numerics, Pass, PassContext, Refusal, record_edit
 
 __all__ = ["MergeCommon"]
 
@@ -24,6 +24,7 @@ class MergeCommon(Pass):
     """``y = f(a); z = f(a)  ->  y = f(a); z = y``."""
 
     name: ClassVar[str] = "merge-common"
+    numerics: ClassVar[Numerics] = EXACT
 
     # Larger constants are not hashed: equal weights are rare and hashing reads them all.
     max_constant_bytes: int = 1 << 16

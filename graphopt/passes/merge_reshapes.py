@@ -24,7 +24,17 @@ from graphopt.passes.views import (
     reshape_target,
     same_size,
 )
-from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, RulePass, Var
+from graphopt.rewrite import (
+    EXACT,
+    Match,
+    NodePattern,
+    Numerics,
+    PatternOps,
+    Refusal,
+    Rule,
+    RulePass,
+    Var,
+)
 
 __all__ = ["MergeReshapes"]
 
@@ -117,6 +127,7 @@ class MergeReshapes(RulePass):
     """``View(View(x))  ->  View(x)``; constant targets."""
 
     name: ClassVar[str] = "merge-reshapes"
+    numerics: ClassVar[Numerics] = EXACT
 
     def rules(self, graph: Graph) -> list[Rule]:
         """Merge, then name the sizes."""

@@ -20,7 +20,17 @@ import numpy as np
 
 from graphopt.ir import Builder, Dim, Graph, Node, Value, static_shape
 from graphopt.passes.cuts import Cut, axis_of, compose_cuts, cut, read_cuts
-from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, RulePass, Var
+from graphopt.rewrite import (
+    EXACT,
+    Match,
+    NodePattern,
+    Numerics,
+    PatternOps,
+    Refusal,
+    Rule,
+    RulePass,
+    Var,
+)
 
 __all__ = ["MergeSlices"]
 
@@ -309,6 +319,7 @@ class MergeSlices(RulePass):
     """``Slice(Slice(x))  ->  Slice(x)``, ``Concat(Split(x))  ->  x`` and their like."""
 
     name: ClassVar[str] = "merge-slices"
+    numerics: ClassVar[Numerics] = EXACT
 
     def rules(self, graph: Graph) -> list[Rule]:
         """What takes pieces, then what joins them."""

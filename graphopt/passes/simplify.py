@@ -16,8 +16,10 @@ import numpy as np
 
 from graphopt.ir import Builder, DType, Graph, Node, TensorType, Value
 from graphopt.rewrite import (
+    EXACT,
     Match,
     NodePattern,
+    Numerics,
     PatternOps,
     Refusal,
     Rule,
@@ -280,6 +282,7 @@ class Simplify(RulePass):
     """Identities: what changes nothing goes."""
 
     name: ClassVar[str] = "simplify"
+    numerics: ClassVar[Numerics] = EXACT
 
     def rules(self, graph: Graph) -> list[Rule]:
         """All identities."""

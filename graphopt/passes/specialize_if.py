@@ -19,7 +19,7 @@ from graphopt.errors import OperandError
 from graphopt.ir import Dim, Graph, Node, TensorType, Value, clone
 from graphopt.ops.control import impossible
 from graphopt.passes.inline_if import conditionals, inline_branch
-from graphopt.rewrite import Pass, PassContext, Refusal, record_edit
+from graphopt.rewrite import EXACT, Numerics, Pass, PassContext, Refusal, record_edit
 
 __all__ = ["SpecializeIf"]
 
@@ -33,6 +33,7 @@ class SpecializeIf(Pass):
     """``If(n == 1) {Squeeze(x)} {x}  ->  Squeeze(x)`` where nothing takes the other rank."""
 
     name: ClassVar[str] = "specialize-if"
+    numerics: ClassVar[Numerics] = EXACT
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """True when an If went."""

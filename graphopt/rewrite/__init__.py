@@ -3,16 +3,20 @@
 from graphopt.rewrite.driver import apply_rules, record_edit
 from graphopt.rewrite.log import Edit, EditLog
 from graphopt.rewrite.match import Match, Refusal, match_node
+from graphopt.rewrite.numerics import EXACT, REASSOCIATES, Numerics, lossy
 from graphopt.rewrite.passes import Pass, PassContext, PassTable, Pipeline, RulePass
 from graphopt.rewrite.pattern import NodePattern, Pattern, PatternOps, Var
 from graphopt.rewrite.replay import replay
 from graphopt.rewrite.rule import Rule
 
 __all__ = [
+    "EXACT",
+    "REASSOCIATES",
     "Edit",
     "EditLog",
     "Match",
     "NodePattern",
+    "Numerics",
     "Pass",
     "PassContext",
     "PassTable",
@@ -24,6 +28,7 @@ __all__ = [
     "RulePass",
     "Var",
     "apply_rules",
+    "lossy",
     "match_node",
     "record_edit",
     "replay",

@@ -20,6 +20,7 @@ from graphopt.ir import Graph, Node, Stage
 from graphopt.rewrite.driver import apply_rules
 from graphopt.rewrite.log import EditLog
 from graphopt.rewrite.match import Refusal
+from graphopt.rewrite.numerics import REASSOCIATES, Numerics
 from graphopt.rewrite.rule import Rule
 
 __all__ = ["Pass", "PassContext", "PassTable", "Pipeline", "RulePass"]
@@ -59,12 +60,17 @@ class PassContext:
 
 @dataclass(frozen=True)
 class Pass(ABC):
-    """One transformation of a graph, in place."""
+    """One transformation of a graph, in place.
+
+    ``exact``: it keeps what the model means; ``numerics`` says how far rounding may move outputs
+    (lossy passes say how much they may lose).
+    """
 
     name: ClassVar[str]
     requires: ClassVar[Stage] = Stage.SOURCE
     ensures: ClassVar[Stage | None] = None
     exact: ClassVar[bool] = True
+    numerics: ClassVar[Numerics] = REASSOCIATES
 
     @abstractmethod
     def run(self, graph: Graph, ctx: PassContext) -> bool:
