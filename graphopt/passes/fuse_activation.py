@@ -1,11 +1,17 @@
 """Activations that exporters spell out become one op again.
 
 ``x * 0.5 * (1 + erf(x / sqrt 2))  ->  Gelu(x)``, and its form with tanh, in any grouping of their
-factors; ``x * Sigmoid(a * x)  ->  Swish(x)``; ``x * tanh(Softplus(x))  ->  Mish(x)``;
-``clip(x + 3, 0, 6) / 6  ->  HardSigmoid(x)``; ``x * clip(x + 3, 0, 6) / 6  ->  HardSwish(x)``.
+factors; ``x * Sigmoid(a * x)`` and ``x / (1 + exp(-x))  ->  Swish(x)``; ``1 / (1 + exp(-x))`` and
+``0.5 + 0.5 * tanh(x / 2)  ->  Sigmoid(x)``; ``2 * Sigmoid(2 * x) - 1  ->  Tanh(x)``; ``x *
+tanh(Softplus(x))  ->  Mish(x)``, also with ``log(1 + exp(x))``; ``clip(x + 3, 0, 6) / 6`` and
+``clip(a * x + b, 0, 1)  ->  HardSigmoid(x)``; ``x * HardSigmoid(x)  ->  HardSwish(x)`` in its
+spellings; ``max(x, a * x)``, ``x > 0 ? x : a * x`` and ``Relu(x) - a * Relu(-x)  ->  LeakyRelu`` or
+``PRelu``; ``x > 0 ? x : a * (exp(x) - 1)  ->  Elu(x)``; ``g * Elu(x)  ->  Selu(x)``;
+``x / (1 + |x|)  ->  Softsign(x)``.
 
-Values are f32 or f64, nothing broadcasts, and nothing in between is read by others. Sound up to
-rounding: the definitions of the ops. Constants must be those numbers to f32 precision.
+Values are f32 or f64, nothing broadcasts but slopes, and nothing in between is read by others.
+Sound up to rounding: the definitions of the ops. Constants must be those numbers to f32 precision.
+``log(1 + exp(x))`` alone stays: it is infinite where Softplus is not.
 """
 
 from __future__ import annotations
@@ -15,9 +21,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from graphopt.ir import Builder, DType, Graph, Node, Value
 from graphopt.passes.polynomial import Polynomial, Terms, number
-from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, RulePass, Var
+from graphopt.rewrite import Match, NodePattern, Pattern, PatternOps, Refusal, Rule, RulePass, Var
 
 __all__ = ["FuseActivation"]
 
@@ -106,10 +114,13 @@ def _operands(value: Value, depth: int) -> Iterator[Value]:
 class FuseSwish(_Float):
     """``x * Sigmoid(a * x)  ->  Swish(x, a)``."""
 
-    def pattern(self, op: PatternOps, x: Var) -> NodePattern:
-        """The sigmoid of the other factor."""
+    def pattern(self, op: PatternOps, x: Var) -> list[NodePattern]:
+        """The sigmoid of the other factor, or its denominator."""
         one = op.constant("a").where(lambda v: number(v) is not None, "being one number")
-        return op.Mul(x, op.Sigmoid(op.any_of(x, op.Mul(x, one))))
+        return [
+            op.Mul(x, op.Sigmoid(op.any_of(x, op.Mul(x, one)))),
+            op.Div(x, op.Add(op.Exp(op.Neg(x)), 1.0)),
+        ]
 
     def rewrite(self, op: Builder, m: Match) -> Value:
         """One op."""
@@ -123,7 +134,9 @@ class FuseMish(_Float):
 
     def pattern(self, op: PatternOps, x: Var) -> NodePattern:
         """The gate of the other factor."""
-        return op.Mul(x, op.Tanh(op.Softplus(x)))
+        # Where exp overflows, tanh is 1 all the same.
+        softplus = op.any_of(op.Softplus(x), op.Log(op.Add(op.Exp(x), 1.0)))
+        return op.Mul(x, op.Tanh(softplus))
 
     def rewrite(self, op: Builder, m: Match) -> Value:
         """One op."""
@@ -153,16 +166,24 @@ class FuseHardSwish(_Float):
 
 
 class FuseHardSigmoid(_Float):
-    """``clip(x + 3, 0, 6) / 6  ->  HardSigmoid(x, 1/6, 1/2)``."""
+    """``clip(x + 3, 0, 6) / 6  ->  HardSigmoid(x, 1/6, 1/2)``; ``clip(a * x + b, 0, 1)`` alike."""
 
     def pattern(self, op: PatternOps, x: Var) -> list[NodePattern]:
-        """Division or multiplication."""
+        """Division or multiplication, after the clip or before."""
         clip = op.Clip(op.Add(x, 3.0), 0.0, 6.0)
-        return [op.Div(clip, 6.0), op.Mul(clip, 1 / 6)]
+        a, b = op.constant("a"), op.constant("b")
+        return [
+            op.Div(clip, 6.0),
+            op.Mul(clip, 1 / 6),
+            op.Clip(op.Add(op.Mul(x, a), b), 0.0, 1.0),
+            op.Clip(op.Add(op.Div(x, op.constant("d")), b), 0.0, 1.0),
+        ]
 
     def check(self, m: Match) -> Refusal | None:
         """Not where it is the gate of a HardSwish."""
         refused = super().check(m)
+        if refused is None and _slope_and_shift(m) is None:
+            return Refusal("slope and shift are not two numbers", m.root)
         if refused is None and any(
             u.is_a("Mul") and m["x"] in u.inputs for u in m.root.output.users
         ):
@@ -171,7 +192,152 @@ class FuseHardSigmoid(_Float):
 
     def rewrite(self, op: Builder, m: Match) -> Value:
         """One op."""
-        result: Value = op.HardSigmoid(m["x"], alpha=1 / 6, beta=0.5)
+        found = _slope_and_shift(m)
+        assert found is not None
+        result: Value = op.HardSigmoid(m["x"], alpha=found[0], beta=found[1])
+        return result
+
+
+def _slope_and_shift(m: Match) -> tuple[float, float] | None:
+    if "b" not in m.bindings:
+        return 1 / 6, 0.5
+    slope, divisor, shift = (number(m.get(name)) for name in ("a", "d", "b"))
+    if slope is None and divisor:
+        slope = 1.0 / divisor
+    return None if slope is None or shift is None else (slope, shift)
+
+
+class FuseSigmoid(_Float):
+    """``1 / (1 + exp(-x))`` and ``0.5 + 0.5 * tanh(x / 2)  ->  Sigmoid(x)``."""
+
+    def pattern(self, op: PatternOps, x: Var) -> list[NodePattern]:
+        """Where exp overflows, the quotient is 0 all the same."""
+        total = op.Add(op.Exp(op.Neg(x)), 1.0)
+        half = op.Mul(op.Tanh(op.any_of(op.Mul(x, 0.5), op.Div(x, 2.0))), 0.5)
+        inner = op.Add(op.Tanh(op.any_of(op.Mul(x, 0.5), op.Div(x, 2.0))), 1.0)
+        return [
+            op.Div(1.0, total),
+            op.Reciprocal(total),
+            op.Add(half, 0.5),
+            op.Mul(inner, 0.5),
+            op.Div(inner, 2.0),
+        ]
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """One op."""
+        result: Value = op.Sigmoid(m["x"])
+        return result
+
+
+class FuseTanh(_Float):
+    """``2 * Sigmoid(2 * x) - 1  ->  Tanh(x)``."""
+
+    def pattern(self, op: PatternOps, x: Var) -> list[NodePattern]:
+        """A difference, or a sum with -1."""
+        double = op.Mul(op.Sigmoid(op.Mul(x, 2.0)), 2.0)
+        return [op.Sub(double, 1.0), op.Add(double, -1.0)]
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """One op."""
+        result: Value = op.Tanh(m["x"])
+        return result
+
+
+class FuseSoftsign(_Float):
+    """``x / (1 + |x|)  ->  Softsign(x)``."""
+
+    def pattern(self, op: PatternOps, x: Var) -> NodePattern:
+        """The definition."""
+        return op.Div(x, op.Add(op.Abs(x), 1.0))
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """One op."""
+        result: Value = op.Softsign(m["x"])
+        return result
+
+
+def _positive(op: PatternOps, x: Var) -> Pattern:
+    """``x > 0``; at 0, both sides of what follows are equal."""
+    return op.any_of(op.Greater(x, 0.0), op.GreaterOrEqual(x, 0.0))
+
+
+def _negative(op: PatternOps, x: Var) -> Pattern:
+    return op.any_of(op.Less(x, 0.0), op.LessOrEqual(x, 0.0))
+
+
+class FuseLeakyRelu(_Float):
+    """``max(x, a * x)``, ``x > 0 ? x : a * x``, ``Relu(x) - a * Relu(-x)  ->  PRelu(x, a)``."""
+
+    def pattern(self, op: PatternOps, x: Var) -> list[NodePattern]:
+        """A slope below 1 for the maximum; a choice keeps NaN either way."""
+        below = op.Mul(x, op.constant("a"))
+        left = op.Mul(op.Relu(op.Neg(x)), op.constant("minus"))
+        taken = op.Mul(op.Relu(op.Neg(x)), op.constant("a"))
+        return [
+            op.Max(x, below, _bind="max"),
+            op.Where(_positive(op, x), x, below),
+            op.Sub(op.Relu(x), taken),
+            op.Add(op.Relu(x), left),
+        ]
+
+    def check(self, m: Match) -> Refusal | None:
+        """Slopes must broadcast to ``x``; those of a maximum must lie between 0 and 1."""
+        refused = super().check(m)
+        if refused is not None:
+            return refused
+        slope = m.get("a") or m["minus"]
+        shape, wide = slope.shape, m["x"].shape
+        if slope.constant is None or shape is None or wide is None or len(shape) > len(wide):
+            return Refusal("slopes do not broadcast to the operand", slope)
+        array = slope.constant.array
+        if m.root.is_a("Max") and not bool(((array > 0) & (array <= 1)).all()):
+            return Refusal("slopes of a maximum are not all above 0 and at most 1", slope)
+        if not bool(np.isfinite(array).all()):
+            return Refusal("slopes are not finite", slope)
+        return None
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """One op; simplify-activations makes it LeakyRelu where slopes are equal."""
+        slope = m.get("a")
+        if slope is None:
+            constant = m["minus"].constant
+            assert constant is not None
+            slope = op.constant(-constant.array, m["minus"].name)
+        result: Value = op.PRelu(m["x"], slope)
+        return result
+
+
+class FuseElu(_Float):
+    """``x > 0 ? x : a * (exp(x) - 1)  ->  Elu(x, a)``."""
+
+    def pattern(self, op: PatternOps, x: Var) -> list[NodePattern]:
+        """Either condition; a factor may be absent."""
+        curve = op.any_of(op.Sub(op.Exp(x), 1.0), op.Add(op.Exp(x), -1.0))
+        one = op.constant("a").where(lambda v: number(v) is not None, "being one number")
+        below = op.any_of(curve, op.Mul(curve, one))
+        return [op.Where(_positive(op, x), x, below), op.Where(_negative(op, x), below, x)]
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """One op."""
+        factor = m.get("a")
+        result: Value = op.Elu(m["x"], alpha=1.0 if factor is None else number(factor))
+        return result
+
+
+class FuseSelu(_Float):
+    """``g * Elu(x, a)  ->  Selu(x, a, g)``; ``Celu(x, 1)  ->  Elu(x)``."""
+
+    def pattern(self, op: PatternOps, x: Var) -> list[NodePattern]:
+        """A factor that is one number."""
+        one = op.constant("gamma").where(lambda v: number(v) is not None, "being one number")
+        return [op.Mul(op.Elu(x, _bind="elu"), one), op.Celu(x, _attrs={"alpha": 1.0})]
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """One op."""
+        factor = m.get("gamma")
+        alpha = 1.0 if factor is None else float(m.node("elu").attr("alpha"))
+        name = "Elu" if factor is None else "Selu"
+        result: Value = op.op(name, m["x"], alpha=alpha, gamma=number(factor))
         return result
 
 
@@ -187,4 +353,16 @@ class FuseActivation(RulePass):
 
     def rules(self, graph: Graph) -> list[Rule]:
         """Longest patterns first."""
-        return [FuseHardSwish(), FuseHardSigmoid(), FuseSwish(), FuseMish(), FuseGelu()]
+        return [
+            FuseHardSwish(),
+            FuseHardSigmoid(),
+            FuseSwish(),
+            FuseMish(),
+            FuseGelu(),
+            FuseSigmoid(),
+            FuseTanh(),
+            FuseSoftsign(),
+            FuseLeakyRelu(),
+            FuseElu(),
+            FuseSelu(),
+        ]
