@@ -25,6 +25,7 @@ TABLE = PassTable(
         "merge-reductions": "graphopt.passes.merge_reductions:MergeReductions",
         "merge-reshapes": "graphopt.passes.merge_reshapes:MergeReshapes",
         "merge-slices": "graphopt.passes.merge_slices:MergeSlices",
+        "simplify-arithmetic": "graphopt.passes.simplify_arithmetic:SimplifyArithmetic",
         "simplify": "graphopt.passes.simplify:Simplify",
         "simplify-activations": "graphopt.passes.simplify_activations:SimplifyActivations",
         "simplify-pools": "graphopt.passes.simplify_pools:SimplifyPools",

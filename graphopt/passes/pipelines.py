@@ -9,7 +9,7 @@ from graphopt.rewrite import Pipeline
 __all__ = ["LEVELS", "level"]
 
 _CLEAN = (
-    "fold-constants,simplify,merge-reshapes,merge-slices,split-slices,"
+    "fold-constants,simplify,simplify-arithmetic,merge-reshapes,merge-slices,split-slices,"
     "fold-shapes,inline-if,merge-common,eliminate-dead"
 )
 

@@ -160,6 +160,34 @@ class RandomGraph:
         x = self.value()
         return b.Where(b.Less(x, self.value()), x, self.value())
 
+    def logic(self, b: Builder) -> Any:
+        """Bools by several ways, as a choice or as numbers."""
+        x = self.value()
+        c = b.op(self.draw(st.sampled_from(("Less", "Equal", "GreaterOrEqual"))), x, self.value())
+        for _ in range(self.draw(st.integers(0, 3))):
+            form = self.draw(st.sampled_from(("Not", "And", "Or", "Xor", "same", "choice")))
+            known = b.constant(np.full(self.draw(st.integers(0, 1)), self.draw(st.booleans())))
+            if known.tensor.numel == 0:
+                known = b.constant(np.array(self.draw(st.booleans())))
+            if form == "Not":
+                c = b.Not(c)
+            elif form == "same":
+                c = b.op(self.draw(st.sampled_from(("And", "Or"))), c, c)
+            elif form == "choice":
+                c = b.Where(c, known, b.Not(known))
+            else:
+                c = b.op(form, *((c, known) if self.draw(st.booleans()) else (known, c)))
+        return b.Where(c, x, self.value()) if self.draw(st.booleans()) else b.Cast(c, to=1)
+
+    def whole(self, b: Builder) -> Any:
+        """Integers, computed with constants that do nothing, decide or merge."""
+        i = b.Cast(b.Less(self.value(), self.value()), to=int(DType.I32))
+        for _ in range(self.draw(st.integers(1, 3))):
+            name = self.draw(st.sampled_from(("Add", "Mul", "Sub", "BitwiseAnd", "BitwiseOr")))
+            c = self.draw(st.sampled_from((0, 1, -1, 3)))
+            i = b.op(name, i, i if c == 3 and name == "Sub" else b.constant(np.int32(c)))
+        return b.Cast(i, to=1)
+
     def gather(self, b: Builder) -> Any:
         x = self.value()
         axis = self.draw(st.integers(0, (x.tensor.rank or 1) - 1))
@@ -280,6 +308,7 @@ class RandomGraph:
             self.slice, self.pad, self.reduce, self.arg, self.softmax, self.casts, self.where,
             self.gather, self.sizes_of, self.same_shape, self.product, self.convolution,
             self.normalization, self.activation, self.conditional, self.convolution,
+            self.logic, self.whole,
         )  # fmt: skip
         try:
             made = self.draw(st.sampled_from(steps))(self.builder())
