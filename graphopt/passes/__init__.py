@@ -16,6 +16,7 @@ TABLE = PassTable(
         "fold-pads": "graphopt.passes.fold_pads:FoldPads",
         "fuse-attention": "graphopt.passes.fuse_attention:FuseAttention",
         "fuse-activation": "graphopt.passes.fuse_activation:FuseActivation",
+        "fuse-gemm": "graphopt.passes.fuse_gemm:FuseGemm",
         "fuse-layer-norm": "graphopt.passes.fuse_layer_norm:FuseLayerNorm",
         "fuse-softmax": "graphopt.passes.fuse_softmax:FuseSoftmax",
         "hoist-scales": "graphopt.passes.hoist_scales:HoistScales",

@@ -16,7 +16,7 @@ _CLEAN = (
 # Factors move once formulas that contain them are found.
 _FUSE = (
     "simplify-activations,fold-pads,fuse-activation,fuse-layer-norm,fuse-softmax,"
-    "hoist-scales,sink-scales,merge-reductions,simplify-pools"
+    "hoist-scales,sink-scales,merge-reductions,simplify-pools,fuse-gemm"
 )
 
 LEVELS = {
