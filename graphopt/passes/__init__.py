@@ -8,6 +8,7 @@ __all__ = ["TABLE", "parse_pipeline"]
 
 TABLE = PassTable(
     {
+        "cancel-quantize": "graphopt.passes.cancel_quantize:CancelQuantize",
         "decompose": "graphopt.passes.decompose:Decompose",
         "eliminate-dead": "graphopt.passes.eliminate_dead:EliminateDead",
         "fold-affine": "graphopt.passes.fold_affine:FoldAffine",
@@ -17,6 +18,7 @@ TABLE = PassTable(
         "fuse-attention": "graphopt.passes.fuse_attention:FuseAttention",
         "fuse-activation": "graphopt.passes.fuse_activation:FuseActivation",
         "fuse-gemm": "graphopt.passes.fuse_gemm:FuseGemm",
+        "fuse-instance-norm": "graphopt.passes.fuse_instance_norm:FuseInstanceNorm",
         "fuse-layer-norm": "graphopt.passes.fuse_layer_norm:FuseLayerNorm",
         "fuse-softmax": "graphopt.passes.fuse_softmax:FuseSoftmax",
         "hoist-scales": "graphopt.passes.hoist_scales:HoistScales",

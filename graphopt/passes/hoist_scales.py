@@ -2,8 +2,8 @@
 
 ``f(Conv(x, w, b)) * s  ->  f(Conv(x, s * w, s * b))``, where ``f`` is linear or, for a positive
 ``s``, keeps the order: shape operations, sums with constants (which are scaled), Relu, LeakyRelu,
-pools and reductions. Gemm, MatMul, ConvTranspose, LayerNormalization, RMSNormalization and products
-with a constant take factors as well. ``/ s`` is a product with ``1 / s``.
+pools and reductions. Gemm, MatMul, ConvTranspose, normalisations and products with a constant take
+factors as well. ``/ s`` is a product with ``1 / s``.
 
 Factors are f32, one for all or one an index of one axis that ``f`` leaves whole, and far from zero
 and infinity; nothing in between is read by others. Sound up to rounding: ``f(s * z) = s * f(z)``.
@@ -31,6 +31,7 @@ _POOLS = ("AveragePool", "GlobalAveragePool")
 _ORDERED = ("Relu", "LeakyRelu", "MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin")
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _NORMS = ("LayerNormalization", "RMSNormalization")
+_CHANNEL_NORMS = ("BatchNormalization", "GroupNormalization", "InstanceNormalization")
 _MAX_STEPS = 16
 # Weights that others read as well would be there twice.
 _MAX_SHARED = 1 << 14
@@ -182,8 +183,10 @@ def _norm(node: Node, scale: Scale, rank: int) -> Refusal | None:
         return Refusal("its statistics may be read", node)
     if _constant_f32(gain) is None or (shift is not None and _constant_f32(shift) is None):
         return Refusal("its scale or shift is not constant", node)
-    if scale.axis not in (None, rank - 1):
-        return Refusal("the factor does not vary along the last axis alone", node)
+    if node.attr("training_mode"):
+        return Refusal("it runs in training mode", node)
+    if scale.axis not in (None, 1 if node.op.name in _CHANNEL_NORMS else rank - 1):
+        return Refusal("the factor does not vary along the axis of its scale alone", node)
     return None
 
 
@@ -199,7 +202,7 @@ def _factor(node: Node, scale: Scale, rank: int) -> Refusal | None:
 
 _TAKERS: dict[str, Callable[[Node, Scale, int], Refusal | None]] = {
     **dict.fromkeys(_PRODUCTS, _product),
-    **dict.fromkeys(_NORMS, _norm),
+    **dict.fromkeys((*_NORMS, *_CHANNEL_NORMS), _norm),
     "Mul": _factor,
 }
 

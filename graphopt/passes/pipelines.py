@@ -10,13 +10,13 @@ __all__ = ["LEVELS", "level"]
 
 _CLEAN = (
     "fold-constants,simplify,simplify-arithmetic,merge-reshapes,merge-slices,split-slices,"
-    "fold-shapes,inline-if,merge-common,eliminate-dead"
+    "fold-shapes,cancel-quantize,inline-if,merge-common,eliminate-dead"
 )
 
 # Factors move once formulas that contain them are found.
 _FUSE = (
-    "simplify-activations,fold-pads,fuse-activation,fuse-layer-norm,fuse-softmax,"
-    "hoist-scales,sink-scales,merge-reductions,simplify-pools,fuse-gemm"
+    "simplify-activations,fold-pads,fuse-activation,fuse-layer-norm,fuse-instance-norm,"
+    "fuse-softmax,hoist-scales,sink-scales,merge-reductions,simplify-pools,fuse-gemm"
 )
 
 LEVELS = {
