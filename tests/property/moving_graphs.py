@@ -145,13 +145,34 @@ class MovingGraph(RandomGraph):
             return b.Cast(together, to=1)
         return b.Expand(self.constant(b, (1,)), together)
 
+    def quantized(self, b: Builder) -> Any:
+        """Quantized and dequantized again and again, with moves in between."""
+        x = self.value()
+        axes = (x.tensor.rank or 0) - 1
+        scales = [b.constant(np.float32(s)) for s in (0.1, 0.1, -0.5)]
+        zeros = [b.constant(np.uint8(z)) for z in (128, 128, 0)]
+        for _ in range(self.draw(st.integers(1, 3))):
+            at = self.draw(st.integers(0, 2))
+            x = b.QuantizeLinear(x, scales[at], zeros[at])
+            x = b.DequantizeLinear(x, scales[at], zeros[at])
+            form = self.draw(st.sampled_from(("none", "transpose", "join", "largest", "flat")))
+            if form == "transpose":
+                x = b.Transpose(x)
+            elif form == "join":
+                x = b.Concat(x, x, axis=self.draw(st.integers(0, axes)))
+            elif form == "largest":
+                x = b.ReduceMax(x, [0])
+            elif form == "flat":
+                x = b.Unsqueeze(b.Flatten(x), list(range(axes - 1)))
+        return x
+
     def grow(self) -> None:
         """Adds one node, or what makes up one; nothing where the operands do not fit."""
         steps = (
             self.unary, self.binary, self.transpose, self.reshape, self.reduce, self.piece,
             self.neighbours, self.element, self.halves, self.parts, self.joined, self.views,
             self.piece, self.halves, self.joined, self.views, self.lengths, self.softmax,
-            self.with_constant, self.lengths,
+            self.with_constant, self.lengths, self.quantized,
         )  # fmt: skip
         try:
             made = self.draw(st.sampled_from(steps))(self.builder())
