@@ -1,4 +1,4 @@
-"""Optimizing large models: ``python -m benchmarks.optimize_scale [--sizes 1000,5000] [--json out]``.
+"""Optimizing large models: ``python -m benchmarks.optimize_scale [--sizes 1000,5000]``.
 
 Chains of ``benchmarks.chains`` of growing length, whose least number of nodes is known; each
 optimizer runs in a process of its own on one core, from the file to the file it writes. A result
@@ -27,7 +27,9 @@ BOUND = 1e-4
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print. The exit code is 1 when a figure of graphopt misses its bar."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.optimize_scale", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.optimize_scale", description=__doc__
+    )
     parser.add_argument("--sizes", default=SIZES, help="nodes (default: %(default)s)")
     parser.add_argument("--peers", default=",".join(optimizers.PEERS))
     parser.add_argument("--limit", type=float, default=300, help="seconds an optimizer may take")

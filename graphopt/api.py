@@ -13,7 +13,7 @@ from graphopt.passes import parse_pipeline
 from graphopt.passes.pipelines import LEVELS, level
 from graphopt.rewrite import PassContext, Pipeline
 
-__all__ = ["from_onnx", "optimize", "to_graph", "to_onnx"]
+__all__ = ["from_onnx", "optimize", "save_onnx", "to_graph", "to_onnx"]
 
 # Objects that may be made between two runs of the cyclic collector.
 _MANY = 1_000_000
@@ -52,6 +52,14 @@ def optimize(
         result = graph if in_place else clone(graph)
         passes(result, ctx)
     return result
+
+
+def save_onnx(graph: Graph, path: str | PathLike[str], *, opset: int | None = None) -> None:
+    """Writes the graph as an ONNX file; weights pass through memory one at a time."""
+    from graphopt.exporters.onnx import save_onnx as write
+
+    with _few_collections():
+        write(graph, path, opset=opset)
 
 
 def to_onnx(

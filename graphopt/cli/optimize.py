@@ -19,9 +19,14 @@ def optimize(
         Path, typer.Option("-o", "--output", help="Optimized ONNX model.", readable=False)
     ],
     passes: Annotated[
-        str, typer.Option("--passes", help="A level (O0, O1, O2) or a pipeline.")
-    ] = "O2",
-    opset: Annotated[int | None, typer.Option("--opset", help="Opset of the result.")] = None,
+        str, typer.Option("--passes", help="A level (onnx, O0, O1, O2) or a pipeline.")
+    ] = "onnx",
+    opset: Annotated[
+        int | None, typer.Option("--opset", help="Opset of the result; the model's by default.")
+    ] = None,
+    allow_contrib: Annotated[
+        bool, typer.Option("--allow-contrib", help="Fuse into ops of com.microsoft, too.")
+    ] = False,
     input_shape: InputShapes = None,
     stop_after: Annotated[
         int | None, typer.Option("--stop-after", min=0, help="Stop after this many passes.")
@@ -34,17 +39,19 @@ def optimize(
     """Rewrite MODEL with exact passes and write it as ONNX."""
     from graphopt import api
     from graphopt.cli.files import save_text
+    from graphopt.exporters.onnx_opset import acceptor
     from graphopt.rewrite import PassContext
 
     ctx = PassContext(stop_after=stop_after)
     with progress(f"optimizing {model.name}"):
         source = api.from_onnx(str(model), input_shapes=parse_shapes(input_shape))
         before = sum(1 for _ in source.walk())
-        result = api.optimize(source, passes, ctx=ctx)
+        ctx.accepts = acceptor(source, opset, contrib=allow_contrib)
+        result = api.optimize(source, passes, ctx=ctx, in_place=True)
         if log is not None:
             save_text(log, ctx.log.to_json_lines())
         try:
-            api.to_onnx(result, output, opset=opset)
+            api.save_onnx(result, output, opset=opset)
         except GraphoptError:
             if log is not None:
                 log.unlink(missing_ok=True)

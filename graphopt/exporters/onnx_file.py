@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +26,6 @@ from graphopt.ir import Constant
 __all__ = ["stored_bytes", "write_model"]
 
 _CHUNK = 1 << 22
-Array = np.ndarray[Any, Any]
 Write = Callable[[Any], Any]
 
 
@@ -103,32 +101,10 @@ def _write_constant(constant: Constant, write: Write) -> None:
         write(raw_bytes(array, dtype))
         return
     # No second copy where the memory is the file's form already.
-    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    source = _mapped(flat)
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     for begin in range(0, len(flat), _CHUNK):
-        write(flat[begin : begin + _CHUNK].data)
-        if source is not None:
-            _release(source, flat[begin : begin + _CHUNK])
-
-
-def _mapped(array: Array) -> mmap.mmap | None:
-    """The mapped file that an array is a view of."""
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    if isinstance(base, memoryview):
-        base = base.obj
-    return base if isinstance(base, mmap.mmap) else None
-
-
-def _release(source: mmap.mmap, part: Array) -> None:
-    """Gives the pages of ``part`` back: they would count as the process's until they are needed."""
-    page = mmap.ALLOCATIONGRANULARITY
-    start = np.frombuffer(source, np.uint8).ctypes.data
-    begin = (part.ctypes.data - start) // page * page
-    length = part.ctypes.data + part.nbytes - start - begin
-    with contextlib.suppress(OSError, ValueError):
-        source.madvise(mmap.MADV_DONTNEED, begin, length)
+        write(flat[begin : begin + _CHUNK])
+    constant.forget()
 
 
 @contextlib.contextmanager

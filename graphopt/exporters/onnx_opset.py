@@ -8,7 +8,7 @@ their types.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -28,7 +28,7 @@ from graphopt.ir import (
     Value,
 )
 
-__all__ = ["Opsets", "choose_opsets"]
+__all__ = ["Opsets", "acceptor", "choose_opsets"]
 
 # What a graph without a source opset gets at least: every runtime in use reads it.
 _FLOOR = 18
@@ -235,3 +235,27 @@ def _choose_other(result: Opsets, graph: Graph, node: Node) -> None:
     else:
         given = graph.metadata.get(f"onnx.opset.{domain}", "1")
         result.versions.setdefault(domain, int(given) if given.isdigit() else 1)
+
+
+def acceptor(
+    graph: Graph, opset: int | None = None, *, contrib: bool = False
+) -> Callable[[Node], str | None]:
+    """Why a node that a rewrite builds may not stand in ``graph`` when it is written; None if so.
+
+    Ops are those of ONNX at ``opset`` (by default the opset that the graph takes as it is), of
+    ``ai.onnx.ml``, and of ``com.microsoft`` if ``contrib``. Raises what `choose_opsets` does.
+    """
+    opsets = Opsets(opset) if opset is not None else choose_opsets(graph, None)
+
+    def accepts(node: Node) -> str | None:
+        domain = node.op.domain
+        if not domain:
+            found = opsets.form(node)
+            return None if isinstance(found, Form) else f"opset {opsets.version}: {found}"
+        if domain == "com.microsoft" and not contrib:
+            return f"{node.op.qualified} is no op of ONNX"
+        if domain == "graphopt" or domain.startswith("graphopt."):
+            return f"{node.op.qualified} is internal to graphopt"
+        return None
+
+    return accepts

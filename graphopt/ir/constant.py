@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import mmap
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +18,8 @@ from graphopt.ir.types import TensorType
 __all__ = ["Constant"]
 
 Array = np.ndarray[Any, Any]
+# Smaller arrays are not worth a system call.
+_FORGET_BYTES = 1 << 20
 
 
 class Constant:
@@ -76,6 +80,21 @@ class Constant:
             raise ModelError(f"constant data is {array.dtype}{array.shape}, not {self.type}")
         return _frozen(array)
 
+    def forget(self) -> None:
+        """Gives the pages of a mapped file back: they are read again when they are next needed.
+
+        Until then they count as memory of the process, and going through all weights of a model
+        would take as much as the model.
+        """
+        source = None if self._array is None else _mapped(self._array)
+        if source is not None and self._array is not None and self._array.nbytes >= _FORGET_BYTES:
+            page = mmap.ALLOCATIONGRANULARITY
+            flat = np.frombuffer(source, np.uint8)
+            begin = (self._array.ctypes.data - flat.ctypes.data) // page * page
+            end = self._array.ctypes.data + self._array.nbytes - flat.ctypes.data
+            with contextlib.suppress(OSError, ValueError):
+                source.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+
     @property
     def numel(self) -> int:
         """Number of elements."""
@@ -112,6 +131,16 @@ class Constant:
 
     def __repr__(self) -> str:
         return f"Constant({self.type})"
+
+
+def _mapped(array: Array) -> mmap.mmap | None:
+    """The mapped file that an array is a contiguous view of."""
+    base: Any = array if array.flags.c_contiguous else None
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, memoryview):
+        base = base.obj
+    return base if isinstance(base, mmap.mmap) else None
 
 
 def _frozen(array: Array) -> Array:

@@ -1,9 +1,10 @@
 """Per-channel scales and shifts fold into the weights of the product before or after them.
 
 ``BatchNormalization(Conv(x, w, b))``, ``Conv(x, w, b) * s`` and ``Conv(x, w, b) + t`` with constant
-``s``, ``t`` that vary along output channels alone ``->  Conv(x, w', b')``; the same for
-ConvTranspose (one group), Gemm and MatMul (scales). Where no product comes before, that after takes
-them: ``Conv(x * s, w, b)`` and, without padding, ``Conv(x + t, w, b)  ->  Conv(x, w', b')``.
+``s``, ``t`` that vary along output channels alone ``->  Conv(x, w', b')``, differences, quotients
+and negations alike; the same for ConvTranspose, Gemm and MatMul (scales). Where no product comes
+before, that after takes them: ``Conv(x * s, w, b)`` and, without padding, ``Conv(x + t, w, b)  ->
+Conv(x, w', b')``; ``Gemm(x + t, w, b)`` alike. ``Gemm(x, w, b, alpha, beta)  ->  Gemm(x, w', b')``.
 
 Weights, bias, scale and shift must be f32 constants, finite, and the product read by nobody else.
 Sound up to rounding: convolution is linear in each output channel. New weights are computed in f64
@@ -18,7 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphopt.ir import Builder, DType, Graph, Node, Value, static_shape
+from graphopt.ir import Builder, Constant, DType, Graph, Node, Value, static_shape
 from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, RulePass, Var
 
 __all__ = ["FoldAffine"]
@@ -27,6 +28,7 @@ Array = np.ndarray[Any, Any]
 # (scale, shift) an output channel, None where there is none.
 Numbers = tuple[Array | None, Array | None]
 _CONVS = ("Conv", "ConvTranspose")
+_LAZY_BYTES = 1 << 24
 
 
 def _array(value: Value | None) -> Array:
@@ -74,8 +76,6 @@ def _refusal(node: Node) -> Refusal | None:
         return Refusal(lambda: f"it computes in {node.output.tensor.dtype}", node)
     if not _constant(node.input(1)) or not _constant(node.input(2)):
         return Refusal("its weights or bias are not constant", node)
-    if node.is_a("ConvTranspose") and node.attr("group") != 1:
-        return Refusal("a transposed convolution in groups", node)
     if node.is_a("MatMul") and (node.input(1) is None or node.input(1).tensor.rank != 2):  # type: ignore[union-attr]
         return Refusal("its weights are not a matrix", node)
     if node.is_a("Gemm") and (node.attr("alpha") != 1.0 or node.attr("beta") != 1.0):
@@ -95,8 +95,7 @@ def _emit(op: Builder, node: Node, scale: Array | None, shift: Array | None) -> 
     b = np.zeros(channels) if bias is None else _row(node, bias)
     new_weight = weight
     if scale is not None:
-        w = _array(weight).astype(np.float64)
-        new_weight = op.constant((w * _along(node, scale, w.ndim)).astype(np.float32), weight.name)
+        new_weight = _scaled(op, weight, _along(node, scale, weight.tensor.rank or 0))
         b = b * scale
     if shift is not None:
         b = b + shift
@@ -109,12 +108,29 @@ def _emit(op: Builder, node: Node, scale: Array | None, shift: Array | None) -> 
     return built
 
 
+def _scaled(op: Builder, weight: Value, factors: Array) -> Value:
+    """``weight * factors``, rounded once. Large weights are made when they are read, not kept."""
+    source = weight.constant
+    assert source is not None
+
+    def make() -> Array:
+        product = (source.read() * factors).astype(np.float32)
+        source.forget()
+        return product
+
+    lazy = source.nbytes >= _LAZY_BYTES
+    made = Constant(None, type=source.type, load=make) if lazy else Constant(make())
+    return op.constant(made, weight.name)
+
+
 def _along(node: Node, scale: Array, rank: int) -> Array:
     """``scale`` shaped to multiply the weights along their output channels."""
     if node.is_a("Conv"):
         axis = 0
     elif node.is_a("ConvTranspose"):
-        axis = 1
+        inner, group = _array(node.input(1)).shape[0], int(node.attr("group"))
+        rows = np.repeat(scale.reshape(group, -1), inner // group, axis=0)
+        return rows.reshape(*rows.shape, *[1] * (rank - 2))
     elif node.is_a("Gemm"):
         axis = 0 if node.attr("transB") else 1
     else:
@@ -183,31 +199,86 @@ class FoldScale(_Fold):
     """``Conv(x, w, b) * s  ->  Conv(x, w', b')``."""
 
     def pattern(self, op: PatternOps) -> list[NodePattern]:
-        """A constant factor."""
+        """A constant factor, a constant divisor, or a sign."""
         products = _products(op, *_CONVS, "Gemm", "MatMul")
-        return [op.Mul(product, op.constant("c")) for product in products]
+        return [
+            *(op.Mul(product, op.constant("c")) for product in products),
+            *(op.Div(product, op.constant("c")) for product in products),
+            *(op.Neg(product) for product in products),
+        ]
 
     def numbers(self, m: Match) -> Numbers | None:
         """The factor."""
-        scale = _per_channel(m.node("node"), m["c"])
+        constant = m.get("c")
+        if constant is None:
+            channels = _channels(m.node("node"))
+            return None if channels is None else (np.full(channels, -1.0), None)
+        scale = _per_channel(m.node("node"), constant)
+        if scale is not None and m.root.is_a("Div"):
+            with np.errstate(divide="ignore"):
+                scale = 1.0 / scale
         return None if scale is None else (scale, None)
 
 
 class FoldShift(_Fold):
-    """``Conv(x, w, b) + t  ->  Conv(x, w, b')``."""
+    """``Conv(x, w, b) + t  ->  Conv(x, w, b')``; ``t - Conv(x, w, b)`` alike."""
 
     def pattern(self, op: PatternOps) -> list[NodePattern]:
-        """A constant summand."""
-        return [op.Add(product, op.constant("c")) for product in _products(op, *_CONVS, "Gemm")]
+        """A constant summand on either side."""
+        products = _products(op, *_CONVS, "Gemm")
+        return [
+            *(op.Add(product, op.constant("c")) for product in products),
+            *(op.Sub(product, op.constant("c")) for product in products),
+            *(op.Sub(op.constant("c"), product) for product in products),
+        ]
 
     def numbers(self, m: Match) -> Numbers | None:
-        """The summand."""
+        """The summand, and -1 where the product is taken off."""
         shift = _per_channel(m.node("node"), m["c"])
-        return None if shift is None else (None, shift)
+        if shift is None or m.root.is_a("Add"):
+            return None if shift is None else (None, shift)
+        if m.root.input(1) is m["c"]:
+            return None, -shift
+        return np.full(shift.shape, -1.0), shift
+
+
+class FoldAlpha(Rule):
+    """``Gemm(x, w, b, alpha, beta)  ->  Gemm(x, alpha * w, beta * b)``."""
+
+    def pattern(self, op: PatternOps, x: Var, w: Var) -> NodePattern:
+        """A bias may be absent."""
+        return op.Gemm(x, w, op.rest("bias"))
+
+    def check(self, m: Match) -> Refusal | None:
+        """There must be a factor, and constants to take it in."""
+        node, bias = m.root, m.root.input(2)
+        scaled = [node.attr("alpha") != 1.0, bias is not None and node.attr("beta") != 1.0]
+        if not any(scaled):
+            return Refusal("alpha and beta are 1", node)
+        for value, changed in zip((m["w"], bias), scaled, strict=True):
+            if changed and value is not None and value.constant is None:
+                return Refusal("its weights or bias are not constant", value)
+            if changed and value is not None and value.tensor.dtype is not DType.F32:
+                return Refusal(lambda: f"it computes in {node.output.tensor.dtype}", node)
+        return None
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """Constants in place of attributes."""
+        node, weight, bias = m.root, m["w"], m.root.input(2)
+        alpha, beta = (np.float64(node.attr(name)) for name in ("alpha", "beta"))
+        if alpha != 1.0:
+            weight = _scaled(op, weight, np.asarray(alpha))
+        if bias is not None and beta != 1.0:
+            bias = _scaled(op, bias, np.asarray(beta))
+        attrs = {k: v for k, v in node.attrs.items() if k not in ("alpha", "beta")}
+        result: Value = op.Gemm(m["x"], weight, bias, **attrs)
+        return result
 
 
 def _input_channels(node: Node) -> int | None:
     shape = static_shape(node.input(1).shape) if node.input(1) is not None else None  # type: ignore[union-attr]
+    if shape is not None and node.is_a("Gemm"):
+        return shape[1 if node.attr("transB") else 0]
     return None if shape is None else shape[1] * int(node.attr("group"))
 
 
@@ -263,8 +334,7 @@ class FoldScaleBefore(_FoldBefore):
         """Weights times the factors."""
         numbers = _per_input_channel(m.root, m["c"])
         assert numbers is not None
-        new = _array(m["w"]).astype(np.float64) * _by_input_channel(m.root, numbers)
-        weight = op.constant(new.astype(np.float32), m["w"].name)
+        weight = _scaled(op, m["w"], _by_input_channel(m.root, numbers))
         result: Value = op.Conv(m["x"], weight, *m.values("bias"), **m.root.attrs)
         return result
 
@@ -272,30 +342,39 @@ class FoldScaleBefore(_FoldBefore):
 class FoldShiftBefore(_FoldBefore):
     """``Conv(x + t, w, b)  ->  Conv(x, w, b')``, where no padding stands for ``x + t``."""
 
-    def pattern(self, op: PatternOps, x: Var, w: Var) -> NodePattern:
-        """A constant summand."""
-        shifted = op.Add(x, op.constant("c"), _bind="before")
-        return op.Conv(shifted, w, op.rest("bias"))
+    def pattern(self, op: PatternOps, x: Var, w: Var) -> list[NodePattern]:
+        """A constant summand, or what is taken off."""
+        c, rest = op.constant("c"), op.rest("bias")
+        both = [op.Add(x, c, _bind="before"), op.Sub(x, c, _bind="before")]
+        return [op.op(name, shifted, w, rest) for shifted in both for name in ("Conv", "Gemm")]
 
     def check(self, m: Match) -> Refusal | None:
         """Padding is zero, not the summand."""
         padded = any(m.root.attr("pads") or ())
         if padded or m.root.attr("auto_pad") not in (None, "NOTSET", "VALID"):
             return Refusal("the convolution pads", m.root)
+        if m.root.is_a("Gemm") and m.root.attr("transA"):
+            return Refusal("it multiplies by the transpose", m.root)
         return super().check(m)
 
     def rewrite(self, op: Builder, m: Match) -> Value:
         """What the summands add to each output channel goes to the bias."""
         numbers = _per_input_channel(m.root, m["c"])
         assert numbers is not None
-        products = _array(m["w"]).astype(np.float64) * _by_input_channel(m.root, numbers)
-        total = products.reshape(products.shape[0], -1).sum(axis=1)
+        if m.node("before").is_a("Sub"):
+            numbers = -numbers
+        weight = _array(m["w"]).astype(np.float64)
+        if m.root.is_a("Gemm"):
+            total = numbers @ (weight.T if m.root.attr("transB") else weight)
+        else:
+            products = weight * _by_input_channel(m.root, numbers)
+            total = products.reshape(products.shape[0], -1).sum(axis=1)
         old = m.root.input(2)
         name = f"{m['w'].name}.bias" if old is None else old.name
         if old is not None:
-            total = total + _array(old).astype(np.float64)
+            total = total + _row(m.root, old)
         bias = op.constant(total.astype(np.float32), name)
-        result: Value = op.Conv(m["x"], m["w"], bias, **m.root.attrs)
+        result: Value = op.op(m.root.op.name, m["x"], m["w"], bias, **m.root.attrs)
         return result
 
 
@@ -307,4 +386,11 @@ class FoldAffine(RulePass):
 
     def rules(self, graph: Graph) -> list[Rule]:
         """Into the product before first: it leaves nothing for the one after."""
-        return [FoldBatchNorm(), FoldScale(), FoldShift(), FoldScaleBefore(), FoldShiftBefore()]
+        return [
+            FoldBatchNorm(),
+            FoldScale(),
+            FoldShift(),
+            FoldAlpha(),
+            FoldScaleBefore(),
+            FoldShiftBefore(),
+        ]
