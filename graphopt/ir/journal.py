@@ -41,7 +41,7 @@ from graphopt.ir.node import Node, Value
 if TYPE_CHECKING:
     from graphopt.ir.graph import Graph
 
-__all__ = ["Entry", "Journal", "RegionRef", "play"]
+__all__ = ["Entry", "Journal", "Player", "RegionRef", "play"]
 
 Entry = tuple[Any, ...]
 
@@ -129,7 +129,9 @@ def _graphs(root: Graph) -> Iterable[Graph]:
                     yield from _graphs(region)
 
 
-class _Player:
+class Player:
+    """Makes noted changes in ``root``, which is to equal the graph that they were noted of."""
+
     def __init__(self, root: Graph) -> None:
         self.root = root
         self.graphs = dict(enumerate(_graphs(root)))
@@ -140,6 +142,12 @@ class _Player:
             for node in graph:
                 for value in node.outputs:
                     self.values[value.name] = value
+
+    def play(self, entries: Iterable[Entry]) -> None:
+        """Makes further changes. Raises KeyError, ValueError or ModelError when the graph is
+        another one."""
+        for kind, *arguments in entries:
+            getattr(self, "yield_" if kind == "yield" else kind)(*arguments)
 
     def value(self, name: str | None) -> Value | None:
         return None if name is None else self.values[name]
@@ -260,8 +268,6 @@ class _Player:
 
 def play(root: Graph, entries: Iterable[Entry]) -> None:
     """Makes the changes that ``entries`` note, in ``root``: a graph equal to the one that they
-    were noted of. Raises KeyError or ModelError when it is another graph.
+    were noted of. Raises what :meth:`Player.play` does.
     """
-    player = _Player(root)
-    for kind, *arguments in entries:
-        getattr(player, "yield_" if kind == "yield" else kind)(*arguments)
+    Player(root).play(entries)

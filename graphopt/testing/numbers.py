@@ -9,6 +9,7 @@ import numpy as np
 
 from graphopt.ir import DType, Graph, TensorType, Value, evaluate, symbols
 from graphopt.ops.interpreter import run_graph
+from graphopt.verify.compare import bits_equal
 
 __all__ = ["bits_differ", "run_seeded", "seeded_inputs", "worst_error"]
 
@@ -101,22 +102,4 @@ def _error(actual: Any, expected: Any) -> float:
 
 def bits_differ(actual: Sequence[Any], expected: Sequence[Any]) -> bool:
     """True unless every output is the same to the last bit; one NaN is as good as another."""
-    return any(not _same(a, b) for a, b in zip(actual, expected, strict=True))
-
-
-def _same(actual: Any, expected: Any) -> bool:
-    a, b = np.asarray(actual), np.asarray(expected)
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    if a.dtype.kind not in "fcV":
-        return bool(np.array_equal(a, b))
-    if a.dtype.kind == "V":
-        a, b = a.astype(np.float64), b.astype(np.float64)
-    if not np.array_equal(a, b, equal_nan=True):
-        return False
-    real = [(a.real, b.real), (a.imag, b.imag)] if a.dtype.kind == "c" else [(a, b)]
-    # -0 equals +0 but is another number.
-    return all(
-        bool(np.array_equal(np.signbit(x)[~np.isnan(x)], np.signbit(y)[~np.isnan(y)]))
-        for x, y in real
-    )
+    return any(not bits_equal(a, b) for a, b in zip(actual, expected, strict=True))

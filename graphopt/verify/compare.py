@@ -10,7 +10,7 @@ import numpy as np
 
 from graphopt.ir import DType
 
-__all__ = ["TOLERANCES", "Comparison", "compare", "relative_error"]
+__all__ = ["TOLERANCES", "Comparison", "bits_equal", "compare", "relative_error"]
 
 # Relative L2 error allowed by output type: f32 sums in another order stay within 1e-5; a type's own
 # rounding step bounds the narrow ones; integers must be equal.
@@ -64,6 +64,25 @@ def relative_error(actual: Any, expected: Any) -> float:
     if difference == 0 and exact:
         return float(np.finfo(np.float64).tiny)  # integers that are one number in f64
     return difference / norm if norm > 0 else difference
+
+
+def bits_equal(actual: Any, expected: Any) -> bool:
+    """True when type, shape and every bit agree; one NaN is as good as another."""
+    a, b = np.asarray(actual), np.asarray(expected)
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.dtype.kind not in "fcV":
+        return bool(np.array_equal(a, b))
+    if a.dtype.kind == "V":
+        a, b = a.astype(np.float64), b.astype(np.float64)
+    if not np.array_equal(a, b, equal_nan=True):
+        return False
+    real = [(a.real, b.real), (a.imag, b.imag)] if a.dtype.kind == "c" else [(a, b)]
+    # -0 equals +0 but is another number.
+    return all(
+        bool(np.array_equal(np.signbit(x)[~np.isnan(x)], np.signbit(y)[~np.isnan(y)]))
+        for x, y in real
+    )
 
 
 def compare(

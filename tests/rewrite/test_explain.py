@@ -216,7 +216,8 @@ def test_a_rule_that_did_apply() -> None:
 def test_a_rule_that_starts_at_another_op() -> None:
     answer = why_not(_graph(), parse_pipeline("fold-affine"), "FoldScale", "relu")
     assert answer.verdict == "other-op"
-    assert answer.reason == "the rule starts at Mul, this is Relu"
+    assert answer.reason.startswith("the rule starts at ")
+    assert "Mul" in answer.reason and answer.reason.endswith(", this is Relu")
     assert answer.culprit.startswith("%y: f32[1, 2, 8, 8] = Relu(")
 
 
