@@ -9,22 +9,22 @@ from graphopt.rewrite import Pipeline
 __all__ = ["LEVELS", "level"]
 
 _CLEAN = (
-    "fold-constants,simplify,simplify-arithmetic,merge-reshapes,merge-slices,split-slices,"
+    "simplify,simplify-arithmetic,merge-reshapes,merge-slices,split-slices,"
     "fold-shapes,cancel-quantize,inline-if,merge-common,eliminate-dead"
 )
 
 # Factors move once formulas that contain them are found.
 _FUSE = (
     "simplify-activations,fold-pads,fuse-activation,fuse-layer-norm,fuse-instance-norm,"
-    "fuse-softmax,hoist-scales,sink-scales,merge-reductions,simplify-pools,fuse-gemm"
+    "fuse-softmax,merge-affine,hoist-scales,sink-scales,merge-reductions,simplify-pools,fuse-gemm"
 )
 
 LEVELS = {
     "O0": "",
-    "O1": f"repeat[4]({_CLEAN})",
-    "O2": f"repeat[4]({_CLEAN},specialize-if,fold-affine,decompose,{_FUSE})",
-    # For other runtimes: composite ops stay whole.
-    "onnx": f"repeat[4]({_CLEAN},specialize-if,fold-affine,{_FUSE})",
+    "O1": f"repeat[4](fold-constants,{_CLEAN})",
+    "O2": f"repeat[4](fold-constants,{_CLEAN},specialize-if,fold-affine,decompose,{_FUSE})",
+    # For other runtimes: composite ops stay whole, and no constant is left to every run.
+    "onnx": f"repeat[4](fold-constants{{max_bytes={1 << 29}}},{_CLEAN},specialize-if,fold-affine,{_FUSE})",
 }
 
 
