@@ -24,7 +24,10 @@ LEVELS = {
     "O1": f"repeat[4](fold-constants,{_CLEAN})",
     "O2": f"repeat[4](fold-constants,{_CLEAN},specialize-if,fold-affine,decompose,{_FUSE})",
     # For other runtimes: composite ops stay whole, and no constant is left to every run.
-    "onnx": f"repeat[4](fold-constants{{max_bytes={1 << 29}}},{_CLEAN},specialize-if,fold-affine,{_FUSE})",
+    "onnx": (
+        f"repeat[4](fold-constants{{max_bytes={1 << 29}}},{_CLEAN},specialize-if,fold-affine,"
+        f"{_FUSE})"
+    ),
 }
 
 
