@@ -6,8 +6,10 @@ import typer
 
 from graphopt import __version__
 from graphopt.cli.bench import bench
+from graphopt.cli.bisect import bisect
 from graphopt.cli.check import check
 from graphopt.cli.compile import compile_command
+from graphopt.cli.diff import diff
 from graphopt.cli.explain import explain
 from graphopt.cli.inspect import inspect
 from graphopt.cli.optimize import optimize
@@ -31,6 +33,8 @@ app.command("inspect")(inspect)
 app.command("check")(check)
 app.command("optimize")(optimize)
 app.command("explain")(explain)
+app.command("bisect")(bisect)
+app.command("diff")(diff)
 app.command("passes")(passes)
 app.command("targets")(targets)
 

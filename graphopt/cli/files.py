@@ -12,7 +12,7 @@ import numpy as np
 
 from graphopt.errors import ArtifactError
 
-__all__ = ["save_npz", "save_text"]
+__all__ = ["make_folder", "save_bytes", "save_npz", "save_text"]
 
 
 def save_npz(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -29,6 +29,21 @@ def save_npz(path: Path, arrays: Mapping[str, Any]) -> None:
 def save_text(path: Path, text: str) -> None:
     """Writes a text file. Raises ArtifactError; nothing is left behind."""
     _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def save_bytes(path: Path, data: bytes) -> None:
+    """Writes a file of bytes. Raises ArtifactError; nothing is left behind."""
+    _replace(path, lambda temporary: temporary.write_bytes(data))
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it, where they are not there. Raises ArtifactError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot make the folder '{path}': {error.strerror or error}"
+        ) from error
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

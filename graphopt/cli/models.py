@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from graphopt.cli.common import load_inputs
-from graphopt.errors import ModelError, OptionError
+from graphopt.cli.files import save_bytes, save_npz, save_text
+from graphopt.errors import GraphoptError, ModelError, OptionError
 from graphopt.ir import Graph
+from graphopt.ir.text import INLINE_ELEMENTS
 from graphopt.rewrite import EditLog, Pipeline
 
-__all__ = ["read_graph", "read_log", "read_pipeline"]
+__all__ = ["is_artifact", "read_graph", "read_log", "read_pipeline", "save_graph"]
 
 
 def read_graph(path: Path, input_shapes: Mapping[str, Sequence[int | str]] | None = None) -> Graph:
-    """The graph of an ONNX model or of `.gir` text, whose larger constants lie beside it in
-    ``NAME.weights.npz`` by digest. Raises ModelError."""
+    """The graph of an ONNX model, of `.gir` text, whose larger constants lie beside it in
+    ``NAME.weights.npz`` by digest, or of an artifact (lowered, without weights). Raises ModelError,
+    ArtifactError."""
+    if is_artifact(path):
+        return _artifact_graph(path)
     if path.suffix != ".gir":
         from graphopt.api import from_onnx
 
@@ -39,6 +45,39 @@ def read_graph(path: Path, input_shapes: Mapping[str, Sequence[int | str]] | Non
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ModelError(f"cannot read '{path}': {reason}") from error
+
+
+def is_artifact(path: Path) -> bool:
+    """By its name: an artifact ends in ``.gopt``."""
+    return path.suffix == ".gopt"
+
+
+def _artifact_graph(path: Path) -> Graph:
+    from graphopt.ops.text import parse
+    from graphopt.runtime.artifact import Artifact
+
+    return parse(Artifact.load(path).read("graph.gir").decode())
+
+
+def save_graph(graph: Graph, path: Path) -> list[Path]:
+    """Writes ``path`` (.gir), the constants that it names by digest beside it, and the same as
+    ONNX where it has a form there; returns the files. Raises ArtifactError."""
+    from graphopt.exporters.onnx import to_onnx
+    from graphopt.ir import print_graph
+
+    save_text(path, print_graph(graph))
+    files = [path]
+    constants = [v.constant for v in graph.constants.values() if v.constant is not None]
+    large = {c.digest: c.array for c in constants if c.numel > INLINE_ELEMENTS}
+    if large:
+        files.append(path.with_suffix(".weights.npz"))
+        save_npz(files[-1], large)
+    onnx_file = path.with_suffix(".onnx")
+    with contextlib.suppress(GraphoptError):
+        data = to_onnx(graph).SerializeToString()
+        save_bytes(onnx_file, data)
+        files.append(onnx_file)
+    return files
 
 
 def read_pipeline(spec: str) -> Pipeline:
