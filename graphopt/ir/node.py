@@ -202,7 +202,9 @@ class Node:
     @property
     def regions(self) -> tuple[Graph, ...]:
         """Graphs among the attributes."""
-        return tuple(cast("Graph", v) for v in self._attrs.values() if isinstance(v, Scope))
+        if not self._attrs:
+            return ()
+        return tuple([cast("Graph", v) for v in self._attrs.values() if isinstance(v, Scope)])
 
     def input(self, index: int) -> Value | None:
         """Operand ``index``, None when absent."""

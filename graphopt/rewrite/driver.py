@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from graphopt.errors import CompileError
 from graphopt.ir import Builder, Graph, Node, OpDef, TensorType, Value, resolve_op
 from graphopt.rewrite.log import Edit, EditLog
-from graphopt.rewrite.match import Match, Refusal
+from graphopt.rewrite.match import Match
 from graphopt.rewrite.rule import Rule
 
 __all__ = ["apply_rules", "record_edit"]
@@ -69,8 +69,8 @@ def apply_rules(
         if node.erased:
             continue
         for rule in work.index[node.op]:
-            found = rule.match(node)
-            if isinstance(found, Refusal):
+            found = rule.find(node)
+            if found is None:
                 continue
             edit = _apply(rule, found, work, pass_name, accepts, log)
             if edit is None:

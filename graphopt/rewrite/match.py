@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -149,7 +149,7 @@ class _Search:
     def refuse(self, refusal: Refusal, done: int) -> bool:
         reached = 2 * done + refusal.reached
         if self.refusal is None or reached > self.refusal.reached:
-            self.refusal = replace(refusal, reached=reached)
+            self.refusal = Refusal(refusal.reason, refusal.culprit, reached)
         return False
 
 

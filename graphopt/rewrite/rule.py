@@ -9,9 +9,10 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from graphopt.ir import Builder, Node, Value
+from graphopt.ir import Builder, Node, OpDef, Value, resolve_op
 from graphopt.rewrite.match import Match, Refusal, match_node
 from graphopt.rewrite.pattern import NodePattern, PatternOps, Var
+from graphopt.rewrite.prefilter import Test, compile_test
 
 __all__ = ["Rule"]
 
@@ -66,6 +67,24 @@ class Rule(ABC):
     def roots(self) -> frozenset[tuple[str, str]]:
         """(domain, name) of the ops that a match can be rooted at."""
         return frozenset((p.domain, p.op) for p in self.patterns)
+
+    @cached_property
+    def _tests(self) -> dict[OpDef, list[tuple[NodePattern, Test | None]]]:
+        found: dict[OpDef, list[tuple[NodePattern, Test | None]]] = {}
+        for pattern in self.patterns:
+            root = resolve_op(pattern.op, pattern.domain)
+            found.setdefault(root, []).append((pattern, compile_test(pattern)))
+        return found
+
+    def find(self, node: Node) -> Match | None:
+        """The match at ``node`` that the check accepts: :meth:`match` for those who need no reason,
+        and faster."""
+        for pattern, test in self._tests.get(node.op, ()):
+            if test is None or test(node):
+                result = match_node(pattern, node)
+                if isinstance(result, Match) and self.check(result) is None:
+                    return result
+        return None
 
     def match(self, node: Node) -> Match | Refusal:
         """Matches at ``node``, the check included.
