@@ -25,6 +25,7 @@ TABLE = PassTable(
         "hoist-scales": "graphopt.passes.hoist_scales:HoistScales",
         "inline-if": "graphopt.passes.inline_if:InlineIf",
         "merge-affine": "graphopt.passes.merge_affine:MergeAffine",
+        "inline-loop": "graphopt.passes.inline_loop:InlineLoop",
         "merge-common": "graphopt.passes.merge_common:MergeCommon",
         "merge-products": "graphopt.passes.merge_products:MergeProducts",
         "merge-reductions": "graphopt.passes.merge_reductions:MergeReductions",
@@ -38,6 +39,8 @@ TABLE = PassTable(
         "sink-scales": "graphopt.passes.sink_scales:SinkScales",
         "split-slices": "graphopt.passes.split_slices:SplitSlices",
         "sink-transposes": "graphopt.passes.sink_transposes:SinkTransposes",
+        "trim-outputs": "graphopt.passes.trim_outputs:TrimOutputs",
+        "trim-regions": "graphopt.passes.trim_regions:TrimRegions",
     }
 )
 

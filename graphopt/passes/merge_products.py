@@ -13,6 +13,7 @@ Sound: every element is the same sum of products; a kernel may add them in anoth
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -180,8 +181,13 @@ def _name(branches: list[_Branch], what: str) -> str:
 
 def _read_by_heads(value: Value) -> bool:
     """True when attentions alone read ``value``, split into heads."""
-    users = value.users
-    return bool(users) and not value.is_output and all(_takes_heads(value, u) for u in users)
+    return _all_readers(value, _takes_heads)
+
+
+def _all_readers(value: Value, accepts: Callable[[Value, Node], bool]) -> bool:
+    """True when there are readers and ``accepts`` takes all; one that asks for sizes is none."""
+    readers = [user for user in value.users if not user.is_a("Shape")]
+    return bool(readers) and not value.is_output and all(accepts(value, u) for u in readers)
 
 
 def _takes_heads(value: Value, node: Node) -> bool:
@@ -190,15 +196,19 @@ def _takes_heads(value: Value, node: Node) -> bool:
     shape = node.output.shape
     if not node.is_a("Reshape") or shape is None or value.shape is None or len(shape) != 4:
         return False
-    if shape[:2] != value.shape[:2] or len(value.shape) != 3 or node.output.is_output:
+    if shape[:2] != value.shape[:2] or len(value.shape) != 3:
         return False
-    return bool(node.output.users) and all(
-        user.is_a("Transpose")
-        and tuple(user.attr("perm") or ()) == (0, 2, 1, 3)
-        and not user.output.is_output
-        and all(
-            reader.op is ATTENTION and user.output in reader.inputs[:3]
-            for reader in user.output.users
-        )
-        for user in node.output.users
-    )
+    return _all_readers(node.output, _takes_transposed)
+
+
+def _takes_transposed(value: Value, node: Node) -> bool:
+    if not node.is_a("Transpose") or tuple(node.attr("perm") or ()) != (0, 2, 1, 3):
+        return False
+    return _all_readers(node.output, _is_for_attention)
+
+
+def _is_for_attention(value: Value, node: Node) -> bool:
+    """True for an attention that reads the heads ``value``, rotated or not."""
+    if node.is_a("RotaryEmbedding"):
+        return _all_readers(node.output, _is_for_attention)
+    return node.op is ATTENTION and value in node.inputs[:3]

@@ -11,6 +11,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/attention/head_view.h"
 #include "kernels/attention/softmax.h"
 #include "kernels/dense/operands.h"
 #include "kernels/gemm/driver.h"
@@ -68,17 +69,6 @@ struct AttentionShape {
   }
   // So few rows that keys are read in place, row by row: packing them would take longer.
   [[nodiscard]] bool direct() const { return rows() <= 2; }
-};
-
-// Where a tensor has row s of head h of a batch, in floats: its axes are [batch, heads, length, size], or
-// [batch, length, features] with all heads among the features.
-struct HeadView {
-  int64_t begin = 0;
-  int64_t batch = 0;
-  int64_t head = 0;
-  int64_t row = 0;
-
-  [[nodiscard]] int64_t at(int64_t b, int64_t h, int64_t s) const { return begin + b * batch + h * head + s * row; }
 };
 
 struct Views {
@@ -356,6 +346,9 @@ class AttentionKernel final : public Kernel {
     if (y.numel() != shape.batch * shape.heads * shape.queries * shape.value_size) {
       throw Error("attention: Y has the wrong size");
     }
+    const auto view = [](const Tensor& x, int64_t heads, int64_t size, int64_t begin, int64_t step) {
+      return HeadView("attention", x, heads, size, begin, step);
+    };
     const Views views{view(q, shape.heads, shape.size, begins_[0], steps_[0]),
                       view(k, shape.key_heads, shape.size, begins_[1], steps_[1]),
                       view(v, shape.key_heads, shape.value_size, begins_[2], steps_[2]),
@@ -401,16 +394,6 @@ class AttentionKernel final : public Kernel {
     }
     if (s.key_heads < 1 || s.heads % s.key_heads != 0) throw Error("attention: key heads must divide query heads");
     return s;
-  }
-
-  // In a tensor of three dimensions the features of the first head begin at `begin`, the next one's `step` later.
-  static HeadView view(const Tensor& x, int64_t heads, int64_t size, int64_t begin, int64_t step) {
-    if (x.rank == 4) return {0, heads * x.dim(2) * size, x.dim(2) * size, size};
-    const int64_t features = x.dim(2);
-    if (begin < 0 || step < size || size < 0 || begin + (heads - 1) * step + size > features) {
-      throw Error("attention: the heads don't fit into the features");
-    }
-    return {begin, x.dim(1) * features, step, features};
   }
 
   static MaskView view_mask(const Tensor& mask, const AttentionShape& shape) {

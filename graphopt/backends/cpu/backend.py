@@ -12,6 +12,7 @@ from graphopt.backends.cpu.fuse_groups import FuseGroups, classify
 from graphopt.backends.cpu.lower_attention import LowerAttention
 from graphopt.backends.cpu.lower_dense import LowerDense
 from graphopt.backends.cpu.lower_native import LowerNative, refusal
+from graphopt.backends.cpu.lower_rotary import LowerRotary
 from graphopt.backends.cpu.lower_views import LowerViews
 from graphopt.backends.cpu.ops import CONTROL_FLOW, DOMAIN, plan_regions
 from graphopt.backends.plan import PlanBuilder, symbols_of
@@ -26,7 +27,10 @@ __all__ = ["LEVELS", "CpuBackend"]
 LEVELS = {"v2": "x86-64-v2", "v3": "x86-64-v3", "v4": "x86-64-v4"}
 
 # The attention kernel reads heads where they lie in the result of one product.
-_ATTENTION = "simplify,fuse-attention,simplify,merge-products{readers='attention'}"
+_ATTENTION = (
+    "simplify,fuse-rotary,fuse-attention,eliminate-dead,simplify,"
+    "merge-products{readers='attention'}"
+)
 
 
 class CpuBackend(Backend):
@@ -83,6 +87,7 @@ class CpuBackend(Backend):
         layout = parse_pipeline("sink-transposes").passes
         lowering: tuple[Pass, ...] = (
             *parse_pipeline(_ATTENTION).passes,
+            LowerRotary(),
             LowerAttention(),
             LowerDense(),
             *layout,

@@ -1,0 +1,253 @@
+"""Rotary embeddings that exporters spell out become one op.
+
+``x * cos + rotated(x) * sin  ->  RotaryEmbedding(x, cos, sin)`` where ``rotated(x)`` is
+``Concat(-x[D/2:], x[:D/2])``, or the pairs ``(-x[1::2], x[::2])``, which makes it ``interleaved``;
+and ``Concat(a * cos - b * sin, b * cos + a * sin)`` of the halves or pairs a, b.
+``Concat(RotaryEmbedding(x[:w]), x[w:])  ->  RotaryEmbedding(x, rotary_embedding_dim=w)``.
+
+``x`` has four axes, in f32 or f64: [batch, heads, length, size] or [batch, length, heads, size],
+which the angles tell apart, since heads share them; angles of the whole size must be the same for
+both of a pair.
+
+Sound up to rounding: the definition of the op (Su et al., "RoFormer", 2021).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from graphopt.ir import Builder, DType, Graph, Node, Value
+from graphopt.passes.rotary_angles import angles, angles_refusal
+from graphopt.rewrite import (
+    Match,
+    NodePattern,
+    Pattern,
+    PatternOps,
+    Refusal,
+    Rule,
+    RulePass,
+    Var,
+)
+
+__all__ = ["FuseRotary"]
+
+_PARTS = ("first", "second")
+
+
+def _part(op: PatternOps, x: Var, index: int) -> Pattern:
+    """The first or second half, or those of even or odd index."""
+    name = _PARTS[index]
+    return op.any_of(
+        op.Slice(x, op.rest(f"{name}_slice"), _bind=name, _shared=True),
+        op.Split(x, op.rest("sizes"), _outputs=2, _bind="split", _shared=True)[index],
+        op.Gather(
+            op.Reshape(x, op.rest("pairs"), _bind="pairs", _shared=True),
+            op.rest(f"{name}_index"),
+            _bind=name,
+            _shared=True,
+        ),
+    )
+
+
+def _joined(op: PatternOps, first: Pattern, second: Pattern) -> list[NodePattern]:
+    """Halves side by side, or pairs one by one."""
+    stacked = op.Concat(
+        op.Unsqueeze(first, op.rest("first_axis")),
+        op.Unsqueeze(second, op.rest("second_axis")),
+        _bind="concat",
+    )
+    return [
+        op.Concat(first, second, _bind="concat"),
+        op.Reshape(stacked, op.rest("shape"), _bind="flat"),
+    ]
+
+
+class _Rotation(Rule):
+    """What both spellings share."""
+
+    def check(self, m: Match) -> Refusal | None:
+        """Types, which features make a pair, and angles that fit."""
+        x, out = m["x"], m.root.output
+        if out.tensor.dtype not in (DType.F32, DType.F64):
+            return Refusal(lambda: f"it computes in {out.tensor.dtype}", m.root)
+        if x.shape is None or len(x.shape) != 4 or out.shape != x.shape:
+            return Refusal(lambda: f"{x!r} has not four axes, or {out!r} has others", x)
+        size = x.shape[-1]
+        if not isinstance(size, int) or size % 2 or size == 0:
+            return Refusal(lambda: f"the last axis of {x!r} is not of a fixed even size", x)
+        refused = _pairing_refusal(m, x, size)
+        if refused is not None:
+            return refused
+        return angles_refusal(x, m["cos"], m["sin"], interleaved="flat" in m.named)
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """The op; over features where heads do not come first."""
+        x, interleaved = m["x"], "flat" in m.named
+        cos, heads_first = angles(op, x, m["cos"], interleaved=interleaved)
+        sin, _ = angles(op, x, m["sin"], interleaved=interleaved)
+        flag = 1 if interleaved else None
+        if heads_first:
+            result: Value = op.RotaryEmbedding(x, cos, sin, interleaved=flag)
+            return result
+        assert x.shape is not None
+        heads, size = x.shape[2:]
+        flat = op.Reshape(x, (0, 0, -1))
+        turned = op.RotaryEmbedding(flat, cos, sin, interleaved=flag, num_heads=heads)
+        back: Value = op.Reshape(turned, (0, 0, heads, size))
+        return back
+
+
+class FuseRotated(_Rotation):
+    """``x * cos + rotated(x) * sin  ->  RotaryEmbedding(x, cos, sin)``."""
+
+    def pattern(self, op: PatternOps, x: Var, cos: Var, sin: Var) -> NodePattern:
+        """Halves or pairs, rotated by a quarter."""
+        second = op.Neg(_part(op, x, 1))
+        rotated = op.any_of(*_joined(op, second, _part(op, x, 0)))
+        return op.Add(op.Mul(x, cos), op.Mul(rotated, sin))
+
+
+class FuseTurned(_Rotation):
+    """``Concat(a * cos - b * sin, b * cos + a * sin)  ->  RotaryEmbedding(x, cos, sin)``."""
+
+    def pattern(self, op: PatternOps, x: Var, cos: Var, sin: Var) -> list[NodePattern]:
+        """Halves or pairs as real and imaginary parts."""
+        a, b = _part(op, x, 0), _part(op, x, 1)
+        real = op.Sub(op.Mul(a, cos), op.Mul(b, sin))
+        imaginary = op.Add(op.Mul(b, cos), op.Mul(a, sin))
+        return _joined(op, real, imaginary)
+
+
+def _pairing_refusal(m: Match, x: Value, size: int) -> Refusal | None:
+    interleaved = "flat" in m.named
+    concat = m.node("concat")
+    rank = concat.output.tensor.rank
+    if rank is None or int(concat.attr("axis")) not in (-1, rank - 1):
+        return Refusal(
+            lambda: f"the parts are joined along axis {concat.attr('axis')}, not the last", concat
+        )
+    if interleaved and concat.output.shape != (*(x.shape or ())[:-1], size // 2, 2):
+        return Refusal(lambda: f"{concat.output!r} does not hold pairs of {x!r}", concat)
+    if "split" in m.named:
+        return _split_refusal(m.node("split"), size, interleaved)
+    for index, name in enumerate(_PARTS):
+        node = m.node(name)
+        if node.is_a("Gather"):
+            refused = _gather_refusal(node, index, size, interleaved)
+        else:
+            refused = _slice_refusal(node, index, size, interleaved)
+        if refused is not None:
+            return refused
+    return None
+
+
+def _split_refusal(node: Node, size: int, interleaved: bool) -> Refusal | None:
+    widths = [v.shape[-1] if v.shape else None for v in node.outputs]
+    last = int(node.attr("axis")) in (-1, 3)
+    if interleaved or not last or widths != [size // 2] * 2:
+        return Refusal(lambda: f"{node!r} does not split the last axis into halves", node)
+    return None
+
+
+def _slice_refusal(node: Node, index: int, size: int, interleaved: bool) -> Refusal | None:
+    """``x[index::2]``, or half ``index``; along the last axis."""
+    found = [None if v is None or v.constant is None else v.constant for v in node.inputs[1:]]
+    start, step = index * (1 if interleaved else size // 2), 2 if interleaved else 1
+    wanted = (start, step)
+    if len(found) >= 3 and found[0] is not None and found[2] is not None:
+        steps = [1] if len(found) < 4 else None if found[3] is None else found[3].array.tolist()
+        starts, axes = found[0].array.tolist(), found[2].array.tolist()
+        width = node.output.shape[-1] if node.output.shape else None
+        if len(starts) == 1 and axes[0] in (-1, 3) and steps is not None and width == size // 2:
+            begin = starts[0] + size if starts[0] < 0 else starts[0]
+            if (begin, steps[0]) == wanted:
+                return None
+    return Refusal(
+        lambda: f"{node!r} does not take every {step} from {start} along the last axis", node
+    )
+
+
+def _gather_refusal(node: Node, index: int, size: int, interleaved: bool) -> Refusal | None:
+    """``pairs[..., index]`` of [..., D/2, 2], or ``halves[..., index, :]`` of [..., 2, D/2]."""
+    pairs, at = node.input(0), node.input(1)
+    assert pairs is not None and at is not None
+    shape = (size // 2, 2) if interleaved else (2, size // 2)
+    axis = (-1, 4) if interleaved else (-2, 3)
+    if at.constant is not None and at.shape == () and pairs.shape is not None:
+        size_of = pairs.shape[int(node.attr("axis"))]
+        place = int(at.constant.array)
+        place = place + 2 if place < 0 else place
+        fits = int(node.attr("axis")) in axis and pairs.shape[-2:] == shape and size_of == 2
+        if fits and len(pairs.shape) == 5 and place == index:
+            return None
+    return Refusal(lambda: f"{node!r} does not take part {index} of {shape}", node)
+
+
+class FuseRest(Rule):
+    """``Concat(RotaryEmbedding(x[:w]), x[w:])  ->  RotaryEmbedding(x)`` of width ``w``."""
+
+    def pattern(self, op: PatternOps, x: Var, cos: Var, sin: Var) -> list[NodePattern]:
+        """Features that are not turned come after the others."""
+        split = op.Split(x, op.rest("sizes"), _outputs=2, _bind="split", _shared=True)
+        slices = (
+            op.Slice(x, op.rest("first_slice"), _bind="first", _shared=True),
+            op.Slice(x, op.rest("second_slice"), _bind="second", _shared=True),
+        )
+        return [
+            op.Concat(op.RotaryEmbedding(a, cos, sin, _bind="rotary"), b, _bind="concat")
+            for a, b in (slices, (split[0], split[1]))
+        ]
+
+    def check(self, m: Match) -> Refusal | None:
+        """What is turned and what is not must be all of ``x``, in order."""
+        x, rotary = m["x"], m.node("rotary")
+        shape, turned = x.shape, rotary.output.shape
+        if shape is None or turned is None or len(shape) != 4 or m.root.output.shape != shape:
+            return Refusal(lambda: f"{x!r} has not four axes, or {m.root.output!r} others", x)
+        size, width = shape[-1], turned[-1]
+        if not isinstance(size, int) or not isinstance(width, int) or shape[:-1] != turned[:-1]:
+            return Refusal(lambda: f"{x!r} is not of a fixed size", x)
+        if int(m.node("concat").attr("axis")) not in (-1, 3):
+            return Refusal("the parts are not joined along the last axis", m.node("concat"))
+        if rotary.attr("rotary_embedding_dim"):
+            return Refusal("it turns a part of its features already", rotary)
+        if "split" in m.named:
+            last = int(m.node("split").attr("axis")) in (-1, 3)
+            return None if last else Refusal("it is not split along the last axis", x)
+        return _range_refusal(m.node("first"), 0, width) or _range_refusal(
+            m.node("second"), width, size - width
+        )
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """One op over all features."""
+        rotary, width = m.node("rotary"), (m.node("rotary").output.shape or ())[-1]
+        result: Value = op.RotaryEmbedding(
+            m["x"],
+            m["cos"],
+            m["sin"],
+            **{**rotary.attrs, "rotary_embedding_dim": width},
+        )
+        return result
+
+
+def _range_refusal(node: Node, start: int, width: int) -> Refusal | None:
+    constants = [None if v is None else v.constant for v in node.inputs[1:]]
+    if len(constants) >= 3 and constants[0] is not None and constants[2] is not None:
+        starts, axes = constants[0].array.tolist(), constants[2].array.tolist()
+        step = constants[3].array.tolist() if len(constants) > 3 and constants[3] else [1]
+        shape = node.output.shape or (None,)
+        if starts == [start] and axes[0] in (-1, 3) and step == [1] and shape[-1] == width:
+            return None
+    return Refusal(lambda: f"{node!r} does not take {width} features from {start}", node)
+
+
+@dataclass(frozen=True)
+class FuseRotary(RulePass):
+    """Spelled-out rotary embeddings ``->`` RotaryEmbedding."""
+
+    name: ClassVar[str] = "fuse-rotary"
+
+    def rules(self, graph: Graph) -> list[Rule]:
+        """Both spellings, then features that are left alone."""
+        return [FuseRotated(), FuseTurned(), FuseRest()]
