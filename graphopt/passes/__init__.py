@@ -32,6 +32,7 @@ TABLE = PassTable(
         "merge-reshapes": "graphopt.passes.merge_reshapes:MergeReshapes",
         "merge-slices": "graphopt.passes.merge_slices:MergeSlices",
         "simplify-arithmetic": "graphopt.passes.simplify_arithmetic:SimplifyArithmetic",
+        "reorder-pools": "graphopt.passes.reorder_pools:ReorderPools",
         "simplify": "graphopt.passes.simplify:Simplify",
         "simplify-activations": "graphopt.passes.simplify_activations:SimplifyActivations",
         "simplify-pools": "graphopt.passes.simplify_pools:SimplifyPools",

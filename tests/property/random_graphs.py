@@ -297,6 +297,27 @@ class RandomGraph:
             branches[name] = region
         return b.call(get("If"), condition, **branches).output
 
+    def loop(self, b: Builder) -> Any:
+        """Two values carried, of which one may stay as it is, and one collected."""
+        x, z = self.value(), self.value()
+        region = Graph("body", self.graph)
+        region.add_input("i", TensorType(DType.I64, ()), rename=True)
+        go = region.add_input("go", TensorType(DType.BOOL, ()), rename=True)
+        inner = Builder(region, origin=b.origin)
+        u, v = (region.add_input("carried", value.type, rename=True) for value in (x, z))
+        w = inner.op(self.draw(st.sampled_from(("Relu", "Neg", "Abs"))), u)
+        if x.type == z.type and self.draw(st.booleans()):
+            w = inner.Add(w, v)
+        stop = inner.constant(np.array(self.draw(st.booleans())))
+        region.add_output(go if self.draw(st.booleans()) else stop)
+        region.add_output(w)
+        region.add_output(v if self.draw(st.booleans()) else inner.Neg(v))
+        region.add_output(inner.Relu(self.draw(st.sampled_from((u, v, w)))))
+        limit = b.constant(np.array(self.draw(st.integers(0, 2))))
+        start = b.constant(np.array(self.draw(st.integers(0, 3)) > 0))
+        made = b.call(get("Loop"), limit, start, x, z, body=region, _outputs=3).outputs
+        return tuple(value for value in made if self.draw(st.booleans())) or made[0]
+
     # ---- the whole ----
 
     def grow(self) -> None:
@@ -308,7 +329,7 @@ class RandomGraph:
             self.slice, self.pad, self.reduce, self.arg, self.softmax, self.casts, self.where,
             self.gather, self.sizes_of, self.same_shape, self.product, self.convolution,
             self.normalization, self.activation, self.conditional, self.convolution,
-            self.logic, self.whole,
+            self.logic, self.whole, self.loop,
         )  # fmt: skip
         try:
             made = self.draw(st.sampled_from(steps))(self.builder())
