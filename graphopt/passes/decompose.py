@@ -130,6 +130,7 @@ class Decompose(RulePass):
     """Composite ops ``->`` simpler ones."""
 
     name: ClassVar[str] = "decompose"
+    follows: ClassVar[tuple[str, ...]] = ("fold-affine",)
 
     def rules(self, graph: Graph) -> list[Rule]:
         """All decompositions."""

@@ -263,6 +263,7 @@ class FuseAttention(RulePass):
     """Spelled-out attention ``->`` one op."""
 
     name: ClassVar[str] = "fuse-attention"
+    follows: ClassVar[tuple[str, ...]] = ("fuse-softmax",)
 
     def rules(self, graph: Graph) -> list[Rule]:
         """Over the dot product of queries and keys."""

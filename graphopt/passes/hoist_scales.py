@@ -266,6 +266,7 @@ class HoistScales(RulePass):
     """``f(Conv(x, w)) * s  ->  f(Conv(x, s * w))``."""
 
     name: ClassVar[str] = "hoist-scales"
+    follows: ClassVar[tuple[str, ...]] = ("fuse-activation", "fuse-layer-norm", "fuse-softmax")
 
     def rules(self, graph: Graph) -> list[Rule]:
         """One rule."""

@@ -84,6 +84,7 @@ class SinkScales(RulePass):
     """``Conv(f(x * s), w)  ->  Conv(f(x), w * s)``."""
 
     name: ClassVar[str] = "sink-scales"
+    follows: ClassVar[tuple[str, ...]] = ("fuse-activation", "fuse-layer-norm", "fuse-softmax")
 
     def rules(self, graph: Graph) -> list[Rule]:
         """One rule."""

@@ -1,6 +1,7 @@
 """Rewriting: patterns, rules, the driver, the edit log, passes and pipelines."""
 
 from graphopt.rewrite.driver import apply_rules, record_edit
+from graphopt.rewrite.lint import Finding, lint
 from graphopt.rewrite.log import Edit, EditLog
 from graphopt.rewrite.match import Match, Refusal, match_node
 from graphopt.rewrite.numerics import EXACT, REASSOCIATES, Numerics, lossy
@@ -14,6 +15,7 @@ __all__ = [
     "REASSOCIATES",
     "Edit",
     "EditLog",
+    "Finding",
     "Match",
     "NodePattern",
     "Numerics",
@@ -28,6 +30,7 @@ __all__ = [
     "RulePass",
     "Var",
     "apply_rules",
+    "lint",
     "lossy",
     "match_node",
     "record_edit",

@@ -49,6 +49,7 @@ class PassContext:
     accepts: Callable[[Node], str | None] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     ran: list[str] = field(default_factory=list)
+    durations: list[float] = field(default_factory=list)
 
     @property
     def stopped(self) -> bool:
@@ -62,6 +63,8 @@ class PassContext:
 class Pass(ABC):
     """One transformation of a graph, in place.
 
+    ``requires`` is the stage that a graph must have reached, ``ensures`` the one that it then has;
+    ``follows`` names passes whose results this one looks for (:func:`graphopt.rewrite.lint`).
     ``exact``: it keeps what the model means; ``numerics`` says how far rounding may move outputs
     (lossy passes say how much they may lose).
     """
@@ -69,6 +72,7 @@ class Pass(ABC):
     name: ClassVar[str]
     requires: ClassVar[Stage] = Stage.SOURCE
     ensures: ClassVar[Stage | None] = None
+    follows: ClassVar[tuple[str, ...]] = ()
     exact: ClassVar[bool] = True
     numerics: ClassVar[Numerics] = REASSOCIATES
 
@@ -101,7 +105,8 @@ class Pass(ABC):
             ctx.log.end(self.name, edits)
             if followed:
                 graph.journal(None)
-        ctx.seconds[self.name] = ctx.seconds.get(self.name, 0.0) + time.perf_counter() - started
+        ctx.durations.append(time.perf_counter() - started)
+        ctx.seconds[self.name] = ctx.seconds.get(self.name, 0.0) + ctx.durations[-1]
         ctx.ran.append(str(self))
         for instrument in ctx.after:
             instrument(self, graph)

@@ -31,6 +31,7 @@ class FuseEpilogue(Pass):
     """``f(conv(x, w))  ->  conv{activation=f}(x, w)``."""
 
     name: ClassVar[str] = "cpu-fuse-epilogue"
+    follows: ClassVar[tuple[str, ...]] = ("cpu-lower-dense",)
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """True when something was fused."""

@@ -82,6 +82,7 @@ class FuseGroups(Pass):
     """``z = g(f(x), w)  ->  z = group{f; g}(x, w)``."""
 
     name: ClassVar[str] = "cpu-fuse-groups"
+    follows: ClassVar[tuple[str, ...]] = ("cpu-lower-dense", "cpu-fuse-epilogue", "cpu-lower-views")
 
     # The most nodes and operands of a group: longer kernels spill registers and compile slowly.
     max_nodes: int = 64

@@ -59,6 +59,7 @@ class LowerNative(Pass):
     """``Op(x...)  ->  graphopt.cpu::kernel(x...)``."""
 
     name: ClassVar[str] = "cpu-lower-native"
+    follows: ClassVar[tuple[str, ...]] = ("cpu-fuse-groups",)
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """True when a node was lowered."""
