@@ -17,8 +17,8 @@ _CLEAN = (
 # Factors move once formulas that contain them are found.
 _FUSE = (
     "simplify-activations,fold-pads,fuse-activation,fuse-layer-norm,fuse-instance-norm,"
-    "fuse-softmax,merge-affine,hoist-scales,sink-scales,merge-reductions,simplify-pools,reorder-pools,"
-    "fuse-gemm"
+    "fuse-softmax,merge-affine,hoist-scales,sink-scales,merge-reductions,"
+    "simplify-pools,reorder-pools,fuse-gemm"
 )
 
 LEVELS = {

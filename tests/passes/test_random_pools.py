@@ -15,7 +15,7 @@ from graphopt.passes import TABLE
 from graphopt.rewrite import PassContext
 from graphopt.testing import bits_differ, run_seeded
 
-PASSES = ("simplify-pools",)
+PASSES = ("simplify-pools", "reorder-pools")
 
 
 @st.composite
