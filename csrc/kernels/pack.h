@@ -3,3 +3,4 @@
 
 #include "kernels/conv/pack.h"  // IWYU pragma: export
 #include "kernels/gemm/pack.h"  // IWYU pragma: export
+#include "kernels/winograd/pack.h"  // IWYU pragma: export

@@ -205,6 +205,16 @@ nb::object pack_conv_transpose_array(nb::handle w, int64_t group) {
   return packed_array(std::move(memory), count);
 }
 
+nb::object pack_winograd_array(nb::handle w) {
+  const BorrowedArray array(w, "w");
+  const Tensor& t = float_array(array, 4, 4, "pack_winograd");
+  if (t.shape[2] != 3 || t.shape[3] != 3) throw nb::value_error("pack_winograd: the window is not 3 x 3");
+  const size_t count = packed_winograd_size(t.shape[0], t.shape[1]);
+  Buffer memory(count * sizeof(float));
+  pack_winograd(t.ptr<float>(), t.shape[0], t.shape[1], static_cast<float*>(memory.data()));
+  return packed_array(std::move(memory), count);
+}
+
 }  // namespace
 
 void bind_kernels(nb::module_& m) {
@@ -222,6 +232,9 @@ void bind_kernels(nb::module_& m) {
         "Number of floats that pack_conv makes.");
   m.def("packed_conv_transpose_size", &packed_conv_transpose_size, "cin"_a, "cout_per_group"_a, "taps"_a, "group"_a,
         "Number of floats that pack_conv_transpose makes.");
+  m.def("pack_winograd", &pack_winograd_array, "w"_a,
+        "Weights [Cout, Cin, 3, 3] at the points of the conv_winograd step, computed in double.");
+  m.def("packed_winograd_size", &packed_winograd_size, "cout"_a, "cin"_a, "Number of floats that pack_winograd makes.");
 }
 
 }  // namespace graphopt::python

@@ -44,6 +44,10 @@ class Target:
         """One option's text."""
         return dict(self.options).get(name, default)
 
+    def with_option(self, name: str, value: str) -> Target:
+        """The target with one option set."""
+        return Target(self.kind, tuple(sorted({**dict(self.options), name: value}.items())))
+
     def __str__(self) -> str:
         inner = ",".join(f"{key}={value}" for key, value in self.options)
         return self.kind + (f"{{{inner}}}" if inner else "")

@@ -30,6 +30,9 @@ def compile_command(
     target: Annotated[str, typer.Option("--target", help="What to compile for.")] = "cpu",
     precision: Annotated[str, typer.Option("--precision", help="fp32.")] = "fp32",
     level: Annotated[str, typer.Option("-O", "--optimize", help="O0, O1 or O2.")] = "O2",
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Only algorithms that round as plain sums do.")
+    ] = False,
     input_shape: InputShapes = None,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Check against the source model.")
@@ -45,6 +48,10 @@ def compile_command(
     """Compile MODEL to an artifact that runs without ONNX, TVM or PyTorch."""
     import graphopt.compiler as compiler
 
+    if exact:
+        from graphopt.backends.base import Target
+
+        target = str(Target.parse(target).with_option("exact", "on"))
     path = output or model.with_suffix(".gopt")
     data = load_inputs(inputs) if inputs is not None else None
     started = time.perf_counter()

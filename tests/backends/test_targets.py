@@ -56,7 +56,9 @@ def test_our_backends_are_found_like_everybody_elses() -> None:
 
 
 def test_options_that_a_backend_does_not_know() -> None:
-    with pytest.raises(OptionError, match=r"target 'cpu' has no option 'size' \(it has: levels\)"):
+    with pytest.raises(
+        OptionError, match=r"target 'cpu' has no option 'size' \(it has: exact, levels\)"
+    ):
         find("cpu").check_options(Target.parse("cpu{size=3}"))
     with pytest.raises(OptionError, match=r"'reference' has no option 'size' \(it has: none\)"):
         find("reference").check_options(Target.parse("reference{size=3}"))

@@ -14,6 +14,7 @@ from graphopt.backends.cpu.lower_dense import LowerDense
 from graphopt.backends.cpu.lower_native import LowerNative, refusal
 from graphopt.backends.cpu.lower_rotary import LowerRotary
 from graphopt.backends.cpu.lower_views import LowerViews
+from graphopt.backends.cpu.lower_winograd import LowerWinograd
 from graphopt.backends.cpu.ops import CONTROL_FLOW, DOMAIN, plan_regions
 from graphopt.backends.plan import PlanBuilder, symbols_of
 from graphopt.errors import OptionError
@@ -39,6 +40,7 @@ class CpuBackend(Backend):
     name: ClassVar[str] = "cpu"
     summary: ClassVar[str] = "x86-64, AVX2 and AVX-512: own kernels and generated code"
     options: ClassVar[Mapping[str, str]] = {
+        "exact": "on leaves out algorithms that round more than a plain sum does (default off)",
         "levels": "ISA levels of generated code, joined by '+' (v2, v3, v4; default v3+v4)",
     }
 
@@ -85,10 +87,14 @@ class CpuBackend(Backend):
         """Dense kernels first, then layout, epilogues, views, groups, and what is left."""
         clean = parse_pipeline("fold-constants,simplify,merge-common,eliminate-dead").passes
         layout = parse_pipeline("sink-transposes").passes
+        exact = target.option("exact", "off")
+        if exact not in ("on", "off"):
+            raise OptionError(f"option 'exact' of target '{self.name}' is on or off, not '{exact}'")
         lowering: tuple[Pass, ...] = (
             *parse_pipeline(_ATTENTION).passes,
             LowerRotary(),
             LowerAttention(),
+            *(() if exact == "on" else (LowerWinograd(),)),
             LowerDense(),
             *layout,
             *clean,

@@ -22,7 +22,7 @@ from graphopt.rewrite import Pass, PassContext, record_edit
 
 __all__ = ["FuseEpilogue"]
 
-_KERNELS = frozenset({"gemm", "matmul", "conv", "conv_transpose"})
+_KERNELS = frozenset({"gemm", "matmul", "conv", "conv_winograd", "conv_transpose"})
 _BIAS, _RESIDUAL = 2, 3
 
 

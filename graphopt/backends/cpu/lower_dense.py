@@ -32,7 +32,15 @@ from graphopt.ops.conv import conv_window, transpose_window
 from graphopt.ops.pool import pool_window
 from graphopt.rewrite import Pass, PassContext, record_edit
 
-__all__ = ["LowerDense", "channels_first", "channels_last"]
+__all__ = [
+    "LowerDense",
+    "channels_first",
+    "channels_last",
+    "channels_last_type",
+    "from_channels_last",
+    "spatial_attrs",
+    "to_channels_last",
+]
 
 Array = np.ndarray[Any, Any]
 Handler = Callable[[Builder, Node], Value | tuple[Value | None, ...] | None]
@@ -244,7 +252,8 @@ def _row_bias(builder: Builder, c: Value, n: Dim, beta: float) -> Value | None:
 # ---- convolutions ----
 
 
-def _spatial_attrs(window: Any) -> dict[str, Any]:
+def spatial_attrs(window: Any) -> dict[str, Any]:
+    """A window as attributes of a step."""
     return {
         "kernel_shape": window.kernel,
         "strides": window.strides,
@@ -253,21 +262,24 @@ def _spatial_attrs(window: Any) -> dict[str, Any]:
     }
 
 
-def _to_last(builder: Builder, x: Value) -> Value:
+def to_channels_last(builder: Builder, x: Value) -> Value:
+    """``x`` [N, C, spatial...] as [N, spatial..., C]."""
     rank = x.tensor.rank
     assert rank is not None
     result: Value = builder.Transpose(x, perm=channels_last(rank))
     return result
 
 
-def _from_last(builder: Builder, y: Value, name: str) -> Value:
+def from_channels_last(builder: Builder, y: Value, name: str) -> Value:
+    """``y`` [N, spatial..., C] as [N, C, spatial...]."""
     rank = y.tensor.rank
     assert rank is not None
     result: Value = builder.Transpose(y, perm=channels_first(rank), _name=name)
     return result
 
 
-def _last_type(type: TensorType) -> TensorType:
+def channels_last_type(type: TensorType) -> TensorType:
+    """The type of a channels-first tensor in channels-last order."""
     assert type.shape is not None
     n, c, *spatial = type.shape
     return TensorType(type.dtype, (n, *spatial, c))
@@ -284,15 +296,21 @@ def _conv(builder: Builder, node: Node) -> Value | None:
     group = int(node.attr("group"))
     window = conv_window(x.shape[2:], kernel, node.attrs)
     attrs = {
-        **_spatial_attrs(window), "group": group, "cin": cin_group * group, "cout": cout
+        **spatial_attrs(window), "group": group, "cin": cin_group * group, "cout": cout
     }  # fmt: skip
     if out.dtype is not DType.F32 or not w.is_constant:
         if not out.dtype.is_float:
             return None
         return call(builder, "conv_nd_plain", [x, w, bias], [out], attrs).output
     weight = builder.constant(_packed_conv(w, weights, group), f"{w.name}.packed")
-    y = call(builder, "conv", [_to_last(builder, x), weight, bias], [_last_type(out)], attrs)
-    return _from_last(builder, y.output, node.output.name)
+    y = call(
+        builder,
+        "conv",
+        [to_channels_last(builder, x), weight, bias],
+        [channels_last_type(out)],
+        attrs,
+    )
+    return from_channels_last(builder, y.output, node.output.name)
 
 
 def _packed_conv(w: Value, shape: tuple[int, ...], group: int) -> Constant:
@@ -323,12 +341,12 @@ def _conv_transpose(builder: Builder, node: Node) -> Value | None:
         w, size, f"conv.T / {group}", lambda array: _native.pack_conv_transpose(array, group)
     )
     attrs = {
-        **_spatial_attrs(window), "group": group, "cin": cin, "cout": cout_group * group,
+        **spatial_attrs(window), "group": group, "cin": cin, "cout": cout_group * group,
         "output_padding": extra,
     }  # fmt: skip
-    operands = [_to_last(builder, x), builder.constant(weight, f"{w.name}.packed"), bias]
-    y = call(builder, "conv_transpose", operands, [_last_type(out)], attrs)
-    return _from_last(builder, y.output, node.output.name)
+    operands = [to_channels_last(builder, x), builder.constant(weight, f"{w.name}.packed"), bias]
+    y = call(builder, "conv_transpose", operands, [channels_last_type(out)], attrs)
+    return from_channels_last(builder, y.output, node.output.name)
 
 
 # ---- pools ----
@@ -345,16 +363,16 @@ def _pool(builder: Builder, node: Node) -> tuple[Value | None, ...] | None:
     if not out.dtype.is_float and out.dtype not in (DType.I8, DType.U8):
         return None
     window = pool_window(x.shape[2:], node.attrs)
-    attrs: dict[str, Any] = {**_spatial_attrs(window), "ceil_mode": int(node.attr("ceil_mode"))}
+    attrs: dict[str, Any] = {**spatial_attrs(window), "ceil_mode": int(node.attr("ceil_mode"))}
     for name in ("count_include_pad", "p", "storage_order"):
         if name in node.op.attrs and node.attr(name) is not None:
             attrs[name] = int(node.attr(name))
-    types = [_last_type(v.tensor) for v in node.outputs]
+    types = [channels_last_type(v.tensor) for v in node.outputs]
     if len(types) > 1 and node.outputs[1].use_count == 0:
         types = types[:1]
-    y = call(builder, _POOLS[node.op.name], [_to_last(builder, x)], types, attrs)
+    y = call(builder, _POOLS[node.op.name], [to_channels_last(builder, x)], types, attrs)
     results: list[Value | None] = [
-        _from_last(builder, new, old.name)
+        from_channels_last(builder, new, old.name)
         for new, old in zip(y.outputs, node.outputs, strict=False)
     ]
     return tuple(results + [None] * (len(node.outputs) - len(results)))
@@ -379,7 +397,7 @@ def flops(node: Node) -> Dim:
     depth = 0
     if node.op.name == "gemm":
         depth = int(node.attrs["k"])
-    elif node.op.name == "conv":
+    elif node.op.name in ("conv", "conv_winograd"):
         taps = int(np.prod(node.attrs["kernel_shape"]))
-        depth = taps * int(node.attrs["cin"]) // int(node.attrs["group"])
+        depth = taps * int(node.attrs["cin"]) // int(node.attrs.get("group", 1))
     return 2 * depth * out

@@ -15,5 +15,6 @@ TABLE = PassTable(
         "cpu-lower-native": "graphopt.backends.cpu.lower_native:LowerNative",
         "cpu-lower-rotary": "graphopt.backends.cpu.lower_rotary:LowerRotary",
         "cpu-lower-views": "graphopt.backends.cpu.lower_views:LowerViews",
+        "cpu-lower-winograd": "graphopt.backends.cpu.lower_winograd:LowerWinograd",
     }
 )
