@@ -9,6 +9,7 @@ __all__ = ["TABLE", "parse_pipeline"]
 TABLE = PassTable(
     {
         "cancel-quantize": "graphopt.passes.cancel_quantize:CancelQuantize",
+        "compose-products": "graphopt.passes.compose_products:ComposeProducts",
         "decompose": "graphopt.passes.decompose:Decompose",
         "eliminate-dead": "graphopt.passes.eliminate_dead:EliminateDead",
         "fold-affine": "graphopt.passes.fold_affine:FoldAffine",
@@ -20,6 +21,7 @@ TABLE = PassTable(
         "fuse-gemm": "graphopt.passes.fuse_gemm:FuseGemm",
         "fuse-instance-norm": "graphopt.passes.fuse_instance_norm:FuseInstanceNorm",
         "fuse-layer-norm": "graphopt.passes.fuse_layer_norm:FuseLayerNorm",
+        "fuse-recurrent": "graphopt.passes.fuse_recurrent:FuseRecurrent",
         "fuse-rotary": "graphopt.passes.fuse_rotary:FuseRotary",
         "fuse-softmax": "graphopt.passes.fuse_softmax:FuseSoftmax",
         "hoist-scales": "graphopt.passes.hoist_scales:HoistScales",
@@ -30,6 +32,7 @@ TABLE = PassTable(
         "merge-products": "graphopt.passes.merge_products:MergeProducts",
         "merge-reductions": "graphopt.passes.merge_reductions:MergeReductions",
         "merge-reshapes": "graphopt.passes.merge_reshapes:MergeReshapes",
+        "merge-weights": "graphopt.passes.merge_weights:MergeWeights",
         "merge-slices": "graphopt.passes.merge_slices:MergeSlices",
         "simplify-arithmetic": "graphopt.passes.simplify_arithmetic:SimplifyArithmetic",
         "reorder-pools": "graphopt.passes.reorder_pools:ReorderPools",

@@ -18,7 +18,17 @@ from typing import ClassVar
 import numpy as np
 
 from graphopt.ir import Builder, DType, Graph, Node, Value
-from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, RulePass, Var
+from graphopt.rewrite import (
+    EXACT,
+    Match,
+    NodePattern,
+    Numerics,
+    PatternOps,
+    Refusal,
+    Rule,
+    RulePass,
+    Var,
+)
 
 __all__ = ["CancelQuantize"]
 
@@ -174,6 +184,7 @@ class CancelQuantize(RulePass):
     """``Quantize(f(Dequantize(q)))  ->  f(q)``."""
 
     name: ClassVar[str] = "cancel-quantize"
+    numerics: ClassVar[Numerics] = EXACT
 
     def rules(self, graph: Graph) -> list[Rule]:
         """One rule for all that moves."""

@@ -21,7 +21,7 @@ from typing import ClassVar
 import numpy as np
 
 from graphopt.ir import Builder, Dim, DType, Graph, Node, TensorType, Trait, Value
-from graphopt.rewrite import Pass, PassContext, record_edit
+from graphopt.rewrite import EXACT, Numerics, Pass, PassContext, Refusal, record_edit
 
 __all__ = ["FoldShapes"]
 
@@ -37,10 +37,26 @@ class FoldShapes(Pass):
     """``Concat(Gather(Shape(x), 0), Gather(Shape(x), 1))  ->  Shape(x, end=2)``."""
 
     name: ClassVar[str] = "fold-shapes"
+    numerics: ClassVar[Numerics] = EXACT
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """True when sizes are read in another way than before."""
         return _Folder(ctx, self.name).graph(graph, {})
+
+    def refuses(self, node: Node) -> Refusal | None:
+        """Why what ``node`` yields is not read in another way."""
+        value = node.output
+        if len(node.outputs) != 1 or not isinstance(value.type, TensorType):
+            return Refusal("it yields no single tensor", node)
+        if value.type.dtype is not DType.I64:
+            return Refusal(lambda: f"it yields {value.type}, no 64-bit integers", node)
+        if value.elements is None:
+            return Refusal("what it yields is not known as sizes", node)
+        if not _symbolic(node):
+            return Refusal(f"its elements are {_listed(value.elements)}", node)
+        if node.is_a("Shape"):
+            return Refusal("no tensor before has these sizes", node)
+        return Refusal(f"{_listed(value.elements)} takes as many nodes in any other way", node)
 
 
 class _Folder:
@@ -182,3 +198,7 @@ def _pieces(elements: Sequence[Dim], places: _Places) -> Iterator[_Place | tuple
             return
         yield places[tuple(elements[at:end])]
         at = end
+
+
+def _listed(elements: Sequence[Dim]) -> str:
+    return f"<{', '.join(map(str, elements))}>"

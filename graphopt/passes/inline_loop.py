@@ -18,7 +18,7 @@ import numpy as np
 
 from graphopt.ir import Builder, Graph, Node, Value, copy_nodes, static_shape
 from graphopt.ops.control import certain, impossible
-from graphopt.rewrite import Pass, PassContext, Refusal, record_edit
+from graphopt.rewrite import EXACT, Numerics, Pass, PassContext, Refusal, record_edit
 from graphopt.rewrite.refine import refine
 
 __all__ = ["InlineLoop", "trip_count"]
@@ -29,6 +29,7 @@ class InlineLoop(Pass):
     """``Loop(1, v) {body}  ->  body(0, v)``."""
 
     name: ClassVar[str] = "inline-loop"
+    numerics: ClassVar[Numerics] = EXACT
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """True when a Loop went."""
@@ -47,6 +48,13 @@ class InlineLoop(Pass):
             refine(home.root, [value for value in values if value.graph is home])
             changed = True
         return changed
+
+    def refuses(self, node: Node) -> Refusal | None:
+        """Why a Loop stays."""
+        if not node.is_a("Loop"):
+            return Refusal("it is no Loop", node)
+        found = trip_count(node)
+        return found if isinstance(found, Refusal) else None
 
 
 def trip_count(node: Node) -> int | Refusal:

@@ -1,7 +1,7 @@
 """Common subexpressions: two nodes that compute the same become one.
 
-``y = f(a); z = f(a)  ->  y = f(a)`` and readers of ``z`` read ``y``. Equal constants become one
-first.
+``y = f(a); z = f(a)  ->  y = f(a)`` and readers of ``z`` read ``y``; in a branch or a loop ``y``
+may stand outside of it. Equal constants become one first.
 
 Sound for deterministic ops with equal operands and attributes; the survivor takes over the
 origins of both.
@@ -9,6 +9,8 @@ origins of both.
 
 from __future__ import annotations
 
+from collections import ChainMap
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, ClassVar
@@ -26,16 +28,27 @@ class MergeCommon(Pass):
     name: ClassVar[str] = "merge-common"
     numerics: ClassVar[Numerics] = EXACT
 
-    # Larger constants are not hashed: equal weights are rare and hashing reads them all.
+    # Larger constants are not hashed, which would read all weights: see merge-weights.
     max_constant_bytes: int = 1 << 16
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """True when nodes or constants were merged."""
-        changed = self._constants(graph, ctx)
-        seen: dict[Any, Node] = {}
+        return self._run(graph, ctx, {}, {})
+
+    def _run(
+        self,
+        graph: Graph,
+        ctx: PassContext,
+        nodes: MutableMapping[Any, Node],
+        constants: MutableMapping[Any, Value],
+    ) -> bool:
+        """Merges in ``graph`` what is in it, or among ``nodes`` and ``constants`` around it."""
+        seen = ChainMap[Any, Node]({}, nodes)
+        known = ChainMap[Any, Value]({}, constants)
+        changed = self._constants(graph, ctx, known)
         for node in graph:
             for region in node.regions:
-                changed |= self.run(region, ctx)
+                changed |= self._run(region, ctx, seen, known)
             key = self._key(node)
             if key is None:
                 continue
@@ -48,14 +61,13 @@ class MergeCommon(Pass):
             changed = True
         return changed
 
-    def _constants(self, graph: Graph, ctx: PassContext) -> bool:
-        seen: dict[str, Value] = {}
+    def _constants(self, graph: Graph, ctx: PassContext, known: MutableMapping[Any, Value]) -> bool:
         changed = False
         for value in list(graph.constants.values()):
             constant = value.constant
             if constant is None or constant.nbytes > self.max_constant_bytes:
                 continue
-            first = seen.setdefault(constant.digest, value)
+            first = known.setdefault(constant.digest, value)
             if first is not value:
                 reason = f"%{value.name} holds what %{first.name} does"
                 record_edit(ctx.log, self.name, "MergeConstants", [], [], reason)

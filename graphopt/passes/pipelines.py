@@ -23,12 +23,15 @@ _FUSE = (
 
 LEVELS = {
     "O0": "",
-    "O1": f"repeat[4](fold-constants,{_CLEAN})",
-    "O2": f"repeat[4](fold-constants,{_CLEAN},specialize-if,fold-affine,decompose,{_FUSE})",
+    "O1": f"merge-weights,repeat[4](fold-constants,{_CLEAN})",
+    "O2": (
+        f"merge-weights,repeat[4](fold-constants,{_CLEAN},specialize-if,fold-affine,decompose,"
+        f"{_FUSE})"
+    ),
     # For other runtimes: composite ops stay whole, and no constant is left to every run.
     "onnx": (
-        f"repeat[4](fold-constants{{max_bytes={1 << 29}}},{_CLEAN},specialize-if,fold-affine,"
-        f"{_FUSE})"
+        f"merge-weights,repeat[4](fold-constants{{max_bytes={1 << 29}}},{_CLEAN},specialize-if,"
+        f"fold-affine,{_FUSE})"
     ),
 }
 

@@ -19,7 +19,17 @@ import numpy as np
 
 from graphopt.errors import GraphoptError
 from graphopt.ir import Builder, Constant, DType, EvalContext, Graph, Node, Value, static_shape
-from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, RulePass, Var
+from graphopt.rewrite import (
+    EXACT,
+    Match,
+    NodePattern,
+    Numerics,
+    PatternOps,
+    Refusal,
+    Rule,
+    RulePass,
+    Var,
+)
 
 __all__ = ["SimplifyArithmetic"]
 
@@ -371,6 +381,7 @@ class SimplifyArithmetic(RulePass):
     """``Neg(Neg(x))  ->  x`` and other identities of arithmetic and logic."""
 
     name: ClassVar[str] = "simplify-arithmetic"
+    numerics: ClassVar[Numerics] = EXACT
 
     def rules(self, graph: Graph) -> list[Rule]:
         """All identities."""

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from graphopt.ir import Builder, Graph, Node, Value
 from graphopt.passes.cuts import Cut, read_cuts
-from graphopt.rewrite import Pass, PassContext, Refusal, record_edit
+from graphopt.rewrite import EXACT, Numerics, Pass, PassContext, Refusal, record_edit
 
 __all__ = ["SplitSlices", "parts_of"]
 
@@ -25,6 +25,7 @@ class SplitSlices(Pass):
     """``Slice(x, 0:a), Slice(x, a:n)  ->  Split(x, [a, n - a])``."""
 
     name: ClassVar[str] = "split-slices"
+    numerics: ClassVar[Numerics] = EXACT
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """True when slices were replaced."""
@@ -45,6 +46,21 @@ class SplitSlices(Pass):
                 changed = True
                 break
         return changed
+
+    def refuses(self, node: Node) -> Refusal | None:
+        """Why the slices of what ``node`` slices are no Split."""
+        source = node.input(0)
+        if not node.is_a("Slice") or source is None:
+            return Refusal("it is no Slice", node)
+        last: Refusal | None = Refusal("the rank is not known", source)
+        for axis in range(source.tensor.rank or 0):
+            found = parts_of(node.graph, source, axis)
+            if not isinstance(found, Refusal):
+                return None
+            cuts = read_cuts(node)
+            if axis == 0 or (cuts and any(c.axis == axis for c in cuts)):
+                last = found
+        return last
 
     def _split(
         self,

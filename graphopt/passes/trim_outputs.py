@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphopt.ir import Graph, Node
-from graphopt.rewrite import Pass, PassContext, Refusal, record_edit
+from graphopt.rewrite import EXACT, Numerics, Pass, PassContext, Refusal, record_edit
 
 __all__ = ["TrimOutputs", "needed_outputs"]
 
@@ -23,6 +23,7 @@ class TrimOutputs(Pass):
     """``y, indices = MaxPool(x)  ->  y = MaxPool(x)``."""
 
     name: ClassVar[str] = "trim-outputs"
+    numerics: ClassVar[Numerics] = EXACT
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """True when a node lost outputs."""
@@ -46,6 +47,11 @@ class TrimOutputs(Pass):
             graph.replace(node, [*new.outputs, *[None] * (len(node.outputs) - count)])
             changed = True
         return changed
+
+    def refuses(self, node: Node) -> Refusal | None:
+        """Why ``node`` keeps its outputs."""
+        found = needed_outputs(node)
+        return found if isinstance(found, Refusal) else None
 
 
 def needed_outputs(node: Node) -> int | Refusal:

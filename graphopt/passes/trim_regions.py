@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphopt.ir import Graph, Node, TensorType, Value, copy_nodes
-from graphopt.rewrite import Pass, PassContext, Refusal, record_edit
+from graphopt.rewrite import EXACT, Numerics, Pass, PassContext, Refusal, record_edit
 
 __all__ = ["Kept", "TrimRegions", "kept_parts"]
 
@@ -39,6 +39,7 @@ class TrimRegions(Pass):
     """``y, _ = If(c) {a, b} {d, e}  ->  y = If(c) {a} {d}``."""
 
     name: ClassVar[str] = "trim-regions"
+    numerics: ClassVar[Numerics] = EXACT
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """True when a node lost outputs."""
@@ -59,6 +60,11 @@ class TrimRegions(Pass):
             graph.replace(node, values)
             changed = True
         return changed
+
+    def refuses(self, node: Node) -> Refusal | None:
+        """Why ``node`` keeps all that it yields."""
+        found = kept_parts(node)
+        return found if isinstance(found, Refusal) else None
 
 
 def kept_parts(node: Node) -> Kept | Refusal:
