@@ -29,7 +29,14 @@ from graphopt.passes.pipelines import level
 from graphopt.rewrite import PassContext, Pipeline
 from graphopt.runtime.artifact import Artifact
 
-__all__ = ["FallbackWarning", "Report", "compile", "compile_graph", "unsupported"]
+__all__ = [
+    "FallbackWarning",
+    "Report",
+    "compile",
+    "compile_graph",
+    "passes_of",
+    "unsupported",
+]
 
 PRECISIONS = ("fp32",)
 _CUSTOM_OP_REMEDY = (
@@ -108,6 +115,13 @@ def compile_graph(
     artifact, fallbacks, backend = _build(source, target, optimize, ctx or PassContext())
     _report_fallbacks(fallbacks, backend, strict)
     return artifact
+
+
+def passes_of(target: str | Target, optimize: str = "O2") -> Pipeline:
+    """The passes that a compile for ``target`` runs, in order. Raises OptionError."""
+    target = Target.parse(target) if isinstance(target, str) else target
+    lowering = find(target.kind).pipeline(target)
+    return Pipeline((*level(optimize).passes, *lowering.passes))
 
 
 def _build(

@@ -17,6 +17,20 @@ from graphopt.cli.common import (
     parse_shapes,
     progress,
 )
+from graphopt.cli.models import read_graph, save_log
+from graphopt.cli.tracing import (
+    DumpDir,
+    PrintAfter,
+    PrintBefore,
+    Timing,
+    Tracing,
+    VerifyEachFlag,
+    install_checks,
+    pass_times,
+    show_times,
+    verdict,
+)
+from graphopt.rewrite import EditLog, PassContext
 
 __all__ = ["compile_command"]
 
@@ -40,6 +54,14 @@ def compile_command(
     inputs: Annotated[
         Path | None, typer.Option("--inputs", help=".npz of arrays to check with.", readable=False)
     ] = None,
+    verify_each: VerifyEachFlag = False,
+    print_before: PrintBefore = None,
+    print_after: PrintAfter = None,
+    dump_dir: DumpDir = None,
+    timing: Timing = False,
+    log: Annotated[
+        Path | None, typer.Option("--log", help="Write every edit as JSON lines.", readable=False)
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse to run nodes in the interpreter.")
     ] = False,
@@ -54,23 +76,32 @@ def compile_command(
         target = str(Target.parse(target).with_option("exact", "on"))
     path = output or model.with_suffix(".gopt")
     data = load_inputs(inputs) if inputs is not None else None
+    shapes = parse_shapes(input_shape)
+    ctx = PassContext(log=EditLog(record=log is not None or verify_each))
     started = time.perf_counter()
     with (
         progress(f"compiling {model.name} for {target}"),
         warnings.catch_warnings(record=True) as seen,
     ):
         warnings.simplefilter("always", compiler.FallbackWarning)
+        checks = install_checks(ctx, read_graph(model, shapes), data) if verify_each else None
+        if print_before or print_after or dump_dir:
+            tracing = Tracing(print_before or (), print_after or (), dump_dir)
+            tracing.install(ctx, compiler.passes_of(target, level))
         artifact = compiler.compile(
             str(model),
             target,
             precision=precision,
             output=path,
-            input_shapes=parse_shapes(input_shape),
+            input_shapes=shapes,
             optimize=level,
             verify=verify,
             inputs=data,
             strict=strict,
+            ctx=ctx,
         )
+        if log is not None:
+            save_log(ctx.log, log)
     seconds = time.perf_counter() - started
     fallbacks = [str(w.message) for w in seen if issubclass(w.category, compiler.FallbackWarning)]
     result: dict[str, Any] = {
@@ -80,6 +111,8 @@ def compile_command(
         "target": target,
         "verification": artifact.manifest.get("verification"),
         "warnings": fallbacks,
+        "passes": pass_times(ctx),
+        "verified": checks,
     }
     if as_json:
         emit_json(result)
@@ -88,6 +121,10 @@ def compile_command(
         typer.echo(f"warning: {text}", err=True)
     typer.echo(f"{path}: {result['bytes'] / 1e6:.1f} MB in {seconds:.1f} s")
     typer.echo(_verdict(result["verification"]))
+    if checks is not None:
+        typer.echo(verdict(checks))
+    if timing:
+        show_times(ctx)
 
 
 def _verdict(found: dict[str, Any] | None) -> str:

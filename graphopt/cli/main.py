@@ -24,7 +24,7 @@ def run() -> None:
     from graphopt.cli.app import app
 
     try:
-        app(standalone_mode=True)
+        app(args=_spelled(sys.argv[1:]), standalone_mode=True)
     except GraphoptError as error:
         _fail(str(error), error.exit_code)
     except BrokenPipeError:
@@ -38,6 +38,20 @@ def run() -> None:
             raise
         text = f"{type(error).__name__}: {error}".strip()
         _fail(f"unexpected error, please report it (GRAPHOPT_DEBUG=1 shows where): {text}", 1)
+
+
+# Ways to say when to verify, beside the flags.
+_VERIFY = {
+    "--verify=each": "--verify-each",
+    "--verify=end": "--verify",
+    "--verify=none": "--no-verify",
+}
+
+
+def _spelled(arguments: list[str]) -> list[str]:
+    """Arguments with ``--verify=each`` and its like as flags, up to a ``--``."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [*(_VERIFY.get(a, a) for a in arguments[:end]), *arguments[end:]]
 
 
 def _fail(message: str, code: int) -> None:

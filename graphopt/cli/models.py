@@ -7,15 +7,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import typer
 
 from graphopt.cli.common import load_inputs
 from graphopt.cli.files import save_bytes, save_npz, save_text
-from graphopt.errors import GraphoptError, ModelError, OptionError
+from graphopt.errors import ArtifactError, GraphoptError, ModelError, OptionError
 from graphopt.ir import Graph
 from graphopt.ir.text import INLINE_ELEMENTS
-from graphopt.rewrite import EditLog, Pipeline
+from graphopt.rewrite import EditLog, Finding, Pipeline, lint
 
-__all__ = ["is_artifact", "read_graph", "read_log", "read_pipeline", "save_graph"]
+__all__ = [
+    "check_order",
+    "is_artifact",
+    "read_graph",
+    "read_log",
+    "read_pipeline",
+    "save_graph",
+    "save_log",
+]
 
 
 def read_graph(path: Path, input_shapes: Mapping[str, Sequence[int | str]] | None = None) -> Graph:
@@ -81,11 +90,30 @@ def save_graph(graph: Graph, path: Path) -> list[Path]:
 
 
 def read_pipeline(spec: str) -> Pipeline:
-    """The level or pipeline that ``spec`` names. Raises OptionError."""
+    """The level or pipeline that ``spec`` names. A pass that runs before one whose results it looks
+    for is told on standard error. Raises OptionError, for one that cannot run where it stands too.
+    """
     from graphopt.passes import parse_pipeline
     from graphopt.passes.pipelines import LEVELS, level
 
-    return level(spec) if spec in LEVELS else parse_pipeline(spec)
+    if spec in LEVELS:
+        return level(spec)
+    pipeline = parse_pipeline(spec)
+    for finding in check_order(pipeline):
+        if finding.is_error:
+            raise OptionError(finding.text)
+        typer.echo(str(finding), err=True)
+    return pipeline
+
+
+def check_order(pipeline: Pipeline) -> list[Finding]:
+    """What is wrong with the order of the passes."""
+    from graphopt.passes import TABLE
+
+    found = lint(pipeline)
+    if any(finding.is_error for finding in found):
+        return lint(pipeline, library=[TABLE.load(name) for name in TABLE.names()])
+    return found
 
 
 def read_log(path: Path) -> EditLog:
@@ -100,3 +128,19 @@ def read_log(path: Path) -> EditLog:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ModelError(f"cannot read '{path}': {reason}") from error
+
+
+def save_log(log: EditLog, path: Path) -> list[Path]:
+    """Writes an edit log, and beside it the larger constants that its edits made; returns the
+    files. Raises ArtifactError; nothing is left behind then."""
+    constants = log.constants()
+    files = [path.with_suffix(".npz")] if constants else []
+    if constants:
+        save_npz(files[0], constants)
+    try:
+        save_text(path, log.to_json_lines())
+    except ArtifactError:
+        for file in files:
+            file.unlink(missing_ok=True)
+        raise
+    return [path, *files]

@@ -7,7 +7,29 @@ from typing import Annotated, Any
 
 import typer
 
-from graphopt.cli.common import InputShapes, JsonFlag, emit_json, parse_shapes, progress
+from graphopt.cli.common import (
+    InputShapes,
+    JsonFlag,
+    emit_json,
+    load_inputs,
+    parse_shapes,
+    progress,
+)
+from graphopt.cli.models import read_pipeline, save_log
+from graphopt.cli.tracing import (
+    DumpDir,
+    PrintAfter,
+    PrintBefore,
+    StopAfter,
+    Timing,
+    Tracing,
+    VerifyEachFlag,
+    install_checks,
+    parse_stop,
+    pass_times,
+    show_times,
+    verdict,
+)
 from graphopt.errors import GraphoptError
 
 __all__ = ["optimize"]
@@ -28,9 +50,15 @@ def optimize(
         bool, typer.Option("--allow-contrib", help="Fuse into ops of com.microsoft, too.")
     ] = False,
     input_shape: InputShapes = None,
-    stop_after: Annotated[
-        int | None, typer.Option("--stop-after", min=0, help="Stop after this many passes.")
+    stop_after: StopAfter = None,
+    verify_each: VerifyEachFlag = False,
+    inputs: Annotated[
+        Path | None, typer.Option("--inputs", help=".npz of arrays to check with.", readable=False)
     ] = None,
+    print_before: PrintBefore = None,
+    print_after: PrintAfter = None,
+    dump_dir: DumpDir = None,
+    timing: Timing = False,
     log: Annotated[
         Path | None, typer.Option("--log", help="Write every edit as JSON lines.", readable=False)
     ] = None,
@@ -38,23 +66,29 @@ def optimize(
 ) -> None:
     """Rewrite MODEL with exact passes and write it as ONNX."""
     from graphopt import api
-    from graphopt.cli.files import save_text
     from graphopt.exporters.onnx_opset import acceptor
-    from graphopt.rewrite import PassContext
+    from graphopt.rewrite import EditLog, PassContext
 
-    ctx = PassContext(stop_after=stop_after)
+    pipeline = read_pipeline(passes)
+    data = load_inputs(inputs) if inputs is not None else None
+    ctx = PassContext(
+        log=EditLog(record=log is not None or verify_each),
+        stop_after=parse_stop(stop_after, pipeline),
+    )
+    tracing = Tracing(print_before or (), print_after or (), dump_dir)
     with progress(f"optimizing {model.name}"):
         source = api.from_onnx(str(model), input_shapes=parse_shapes(input_shape))
         before = sum(1 for _ in source.walk())
         ctx.accepts = acceptor(source, opset, contrib=allow_contrib)
-        result = api.optimize(source, passes, ctx=ctx, in_place=True)
-        if log is not None:
-            save_text(log, ctx.log.to_json_lines())
+        checks = install_checks(ctx, source, data) if verify_each else None
+        tracing.install(ctx, pipeline, source)
+        result = api.optimize(source, pipeline, ctx=ctx, in_place=True)
+        written = save_log(ctx.log, log) if log is not None else []
         try:
             api.save_onnx(result, output, opset=opset)
         except GraphoptError:
-            if log is not None:
-                log.unlink(missing_ok=True)
+            for file in written:
+                file.unlink(missing_ok=True)
             raise
     report: dict[str, Any] = {
         "output": str(output),
@@ -62,8 +96,14 @@ def optimize(
         "nodes_after": sum(1 for _ in result.walk()),
         "edits": {f"{p}/{r}": n for (p, r), n in sorted(ctx.log.counts().items())},
         "seconds": {name: round(s, 4) for name, s in sorted(ctx.seconds.items())},
+        "passes": pass_times(ctx),
+        "verified": checks,
     }
     if as_json:
         emit_json(report)
         return
     typer.echo(f"{output}: {before} nodes to {report['nodes_after']}, {len(ctx.log)} edits")
+    if checks is not None:
+        typer.echo(verdict(checks))
+    if timing:
+        show_times(ctx)

@@ -6,7 +6,7 @@ every bit, others stay within the rounding of their sums, lossy ones within thei
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,13 +38,21 @@ class VerifyEach:
     """Instruments of a pass context that run the graph around every pass.
 
     ``inputs`` default to random ones on which the model runs. Raises InputError at once when there
-    are none; a pass that moves an output too far ends the run with VerificationError.
+    are none; a pass that moves an output too far ends the run with VerificationError. ``on_check``
+    is called with every check that held.
     """
 
-    def __init__(self, source: Graph, inputs: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        source: Graph,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        on_check: Callable[[PassCheck], None] | None = None,
+    ) -> None:
         self.source = clone(source)
         self.inputs, self.before = runnable_inputs(self.source, inputs)
         self.checks: list[PassCheck] = []
+        self.on_check = on_check
         self._rounding: dict[str, float] | None = None
         self._edits = (0, 0)
 
@@ -64,12 +72,12 @@ class VerifyEach:
         state = (len(ctx.log), ctx.log.mark)
         unchanged, self._edits = ctx.log.record and state == self._edits, state
         if unchanged:
-            self.checks.append(PassCheck(str(item), skipped="it changed nothing"))
+            self._note(PassCheck(str(item), skipped="it changed nothing"))
             return
         missing = missing_semantics(graph)
         if missing is not None:
             reason = f"the interpreter cannot run {missing.op.qualified}"
-            self.checks.append(PassCheck(str(item), skipped=reason))
+            self._note(PassCheck(str(item), skipped=reason))
             return
         try:
             actual = execute(graph, self.inputs)
@@ -82,8 +90,13 @@ class VerifyEach:
                 f"pass '{item}' moves output '{worst.name}' by a relative error of "
                 f"{worst.error:.3g}; it is {item.numerics} (allowed {worst.tolerance:.3g})"
             )
-        self.checks.append(PassCheck(str(item), worst.name, worst.error, worst.tolerance))
+        self._note(PassCheck(str(item), worst.name, worst.error, worst.tolerance))
         self.before = actual
+
+    def _note(self, check: PassCheck) -> None:
+        self.checks.append(check)
+        if self.on_check is not None:
+            self.on_check(check)
 
     def _worst(self, item: Pass, actual: Mapping[str, Any]) -> Comparison:
         numerics = item.numerics
