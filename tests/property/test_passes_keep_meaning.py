@@ -115,7 +115,8 @@ def test_a_level_keeps_what_graphs_mean(name: str, graph: Graph) -> None:
 @SETTINGS
 @given(graph=graphs(), data=st.data())
 def test_any_order_of_passes_keeps_what_graphs_mean(graph: Graph, data: st.DataObject) -> None:
-    names = data.draw(st.lists(st.sampled_from(TABLE.names()), min_size=2, max_size=5))
+    exact = [name for name in TABLE.names() if TABLE.load(name).exact]
+    names = data.draw(st.lists(st.sampled_from(exact), min_size=2, max_size=5))
     source = clone(graph)
     expected = _expected(source)
     parse_pipeline(",".join(names))(graph, PassContext(after=[lambda _, g: verify(g, types=True)]))
