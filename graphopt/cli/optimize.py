@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,6 +31,9 @@ from graphopt.cli.tracing import (
     verdict,
 )
 from graphopt.errors import GraphoptError
+
+if TYPE_CHECKING:
+    from graphopt.rewrite import EditLog
 
 __all__ = ["optimize"]
 
@@ -98,12 +101,25 @@ def optimize(
         "seconds": {name: round(s, 4) for name, s in sorted(ctx.seconds.items())},
         "passes": pass_times(ctx),
         "verified": checks,
+        "lossy": _lossy(ctx.log),
     }
     if as_json:
         emit_json(report)
         return
     typer.echo(f"{output}: {before} nodes to {report['nodes_after']}, {len(ctx.log)} edits")
+    if report["lossy"]:
+        names = ", ".join(report["lossy"])
+        typer.echo(f"lossy passes changed what the model computes: {names}")
     if checks is not None:
         typer.echo(verdict(checks))
     if timing:
         show_times(ctx)
+
+
+def _lossy(log: EditLog) -> list[str]:
+    """Passes that made an edit and do not keep what the model means."""
+    from graphopt.passes import TABLE
+
+    known = set(TABLE.names())
+    ran = sorted({name for name, _ in log.counts()} & known)
+    return [name for name in ran if not TABLE.load(name).exact]
