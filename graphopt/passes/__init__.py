@@ -11,6 +11,7 @@ TABLE = PassTable(
         "cancel-quantize": "graphopt.passes.cancel_quantize:CancelQuantize",
         "compose-products": "graphopt.passes.compose_products:ComposeProducts",
         "decompose": "graphopt.passes.decompose:Decompose",
+        "drop-expands": "graphopt.passes.drop_expands:DropExpands",
         "eliminate-dead": "graphopt.passes.eliminate_dead:EliminateDead",
         "fold-affine": "graphopt.passes.fold_affine:FoldAffine",
         "fold-constants": "graphopt.passes.fold_constants:FoldConstants",

@@ -10,13 +10,13 @@ __all__ = ["LEVELS", "level"]
 
 _CLEAN = (
     "simplify,simplify-arithmetic,merge-reshapes,merge-slices,split-slices,"
-    "fold-shapes,cancel-quantize,inline-if,inline-loop,trim-regions,"
+    "fold-shapes,drop-expands,cancel-quantize,inline-if,inline-loop,trim-regions,"
     "trim-outputs,merge-common,eliminate-dead"
 )
 
 # Factors move once formulas that contain them are found.
 _FUSE = (
-    "simplify-activations,fold-pads,fuse-activation,fuse-layer-norm,fuse-instance-norm,"
+    "simplify-activations,fold-pads,fuse-activation,fuse-recurrent,fuse-layer-norm,fuse-instance-norm,"
     "fuse-softmax,merge-affine,hoist-scales,sink-scales,merge-reductions,"
     "simplify-pools,reorder-pools,fuse-gemm"
 )

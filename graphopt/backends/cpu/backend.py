@@ -12,6 +12,7 @@ from graphopt.backends.cpu.fuse_groups import FuseGroups, classify
 from graphopt.backends.cpu.lower_attention import LowerAttention
 from graphopt.backends.cpu.lower_dense import LowerDense
 from graphopt.backends.cpu.lower_native import LowerNative, refusal
+from graphopt.backends.cpu.lower_recurrent import LowerRecurrent
 from graphopt.backends.cpu.lower_rotary import LowerRotary
 from graphopt.backends.cpu.lower_views import LowerViews
 from graphopt.backends.cpu.lower_winograd import LowerWinograd
@@ -95,6 +96,7 @@ class CpuBackend(Backend):
             LowerRotary(),
             LowerAttention(),
             *(() if exact == "on" else (LowerWinograd(),)),
+            LowerRecurrent(),
             LowerDense(),
             *layout,
             *clean,

@@ -13,6 +13,7 @@ TABLE = PassTable(
         "cpu-lower-attention": "graphopt.backends.cpu.lower_attention:LowerAttention",
         "cpu-lower-dense": "graphopt.backends.cpu.lower_dense:LowerDense",
         "cpu-lower-native": "graphopt.backends.cpu.lower_native:LowerNative",
+        "cpu-lower-recurrent": "graphopt.backends.cpu.lower_recurrent:LowerRecurrent",
         "cpu-lower-rotary": "graphopt.backends.cpu.lower_rotary:LowerRotary",
         "cpu-lower-views": "graphopt.backends.cpu.lower_views:LowerViews",
         "cpu-lower-winograd": "graphopt.backends.cpu.lower_winograd:LowerWinograd",
