@@ -145,6 +145,27 @@ class MovingGraph(RandomGraph):
             return b.Cast(together, to=1)
         return b.Expand(self.constant(b, (1,)), together)
 
+    def spread(self, b: Builder) -> Any:
+        """An expansion, what is computed of it, and what would broadcast alike."""
+        x = self.value()
+        y = self.value() if self.draw(st.booleans()) else x
+        ones = [1 if self.draw(st.booleans()) else d for d in x.shape or ()]
+        small = b.ReduceMax(x, [i for i, d in enumerate(ones) if d == 1] or [0])
+        if self.draw(st.booleans()):
+            small = b.Unsqueeze(small, [0])
+        wide = b.Expand(small, b.Shape(y))
+        for _ in range(self.draw(st.integers(0, 2))):
+            form = self.draw(st.sampled_from(("unary", "with", "mask", "again")))
+            if form == "unary":
+                wide = b.Relu(wide)
+            elif form == "mask":
+                wide = b.Where(b.Less(wide, b.constant(0.0)), b.constant([1.0]), wide)
+            elif form == "again":
+                wide = b.Expand(wide, [2, *[1] * (wide.tensor.rank or 0)])
+            else:
+                wide = b.Add(wide, self.draw(st.sampled_from((x, y))))
+        return wide
+
     def quantized(self, b: Builder) -> Any:
         """Quantized and dequantized again and again, with moves in between."""
         x = self.value()
@@ -172,7 +193,7 @@ class MovingGraph(RandomGraph):
             self.unary, self.binary, self.transpose, self.reshape, self.reduce, self.piece,
             self.neighbours, self.element, self.halves, self.parts, self.joined, self.views,
             self.piece, self.halves, self.joined, self.views, self.lengths, self.softmax,
-            self.with_constant, self.lengths, self.quantized,
+            self.with_constant, self.lengths, self.quantized, self.spread, self.spread,
         )  # fmt: skip
         try:
             made = self.draw(st.sampled_from(steps))(self.builder())
