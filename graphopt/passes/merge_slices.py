@@ -1,9 +1,10 @@
 """Pieces of tensors, taken and put together in fewer steps.
 
 ``Slice(Slice(x))  ->  Slice(x)``, ``Gather(x, a range of constants)  ->  Slice(x)``,
-``Unsqueeze(Gather(x, i))  ->  Gather(x, [i])``, ``Concat(Split(x))  ->  x``,
-``Split(Concat(a, b))  ->  a, b``, ``Concat(Concat(a, b), c)  ->  Concat(a, b, c)``. What lies in
-one part of a Concat is taken from that part; Concat of one and Split into one go.
+``Unsqueeze(Gather(x, i))  ->  Gather(x, [i])``, ``Squeeze(Slice(x, i:i+1))  ->  Gather(x, i)``,
+``Concat(Split(x))  ->  x``, ``Split(Concat(a, b))  ->  a, b``, ``Concat(Concat(a, b), c)  ->
+Concat(a, b, c)``. What lies in one part of a Concat is taken from that part; Concat of one and
+Split into one go.
 
 Sound: elements are moved, never computed. Positions are compared as numbers: where an axis is
 symbolic, only those that count from the front are. An index that may be out of range stays an
@@ -148,6 +149,36 @@ class KeepAxis(Rule):
         assert index is not None
         indices = op.constant(index.array.reshape(1), m["index"].name)
         result: Value = op.Gather(m["x"], indices, axis=axis_of(m.node("gather"), m["x"]))
+        return result
+
+
+class TakeElement(Rule):
+    """``Squeeze(Slice(x, i:i+1), axis)  ->  Gather(x, i)``."""
+
+    def pattern(self, op: PatternOps, x: Var) -> NodePattern:
+        """A slice that nobody else reads."""
+        return op.Squeeze(op.Slice(x, op.rest("bounds"), _bind="slice"), op.constant("axes"))
+
+    def check(self, m: Match) -> Refusal | None:
+        """One axis is sliced, one element of it is taken for certain, and that axis goes."""
+        cuts, shape = read_cuts(m.node("slice")), m["x"].tensor.shape
+        if cuts is None or shape is None:
+            return Refusal("its bounds are not known", m.node("slice"))
+        if len(cuts) != 1:
+            return Refusal(f"{len(cuts)} axes are sliced", m.node("slice"))
+        if not isinstance(shape[cuts[0].axis], int) or cuts[0].step < 1 or cuts[0].length != 1:
+            return Refusal("it may take another number of elements than 1", m.node("slice"))
+        axes = static_shape(m["axes"].elements)
+        if axes is None or [a % len(shape) for a in axes] != [cuts[0].axis]:
+            return Refusal(f"axis {cuts[0].axis} is sliced, and {axes} go", m.root)
+        return None
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """The element."""
+        cuts = read_cuts(m.node("slice"))
+        assert cuts is not None
+        index = op.constant(np.array(cuts[0].start, np.int64), "index")
+        result: Value = op.Gather(m["x"], index, axis=cuts[0].axis)
         return result
 
 
@@ -328,6 +359,7 @@ class MergeSlices(RulePass):
             SliceConcat(),
             SliceGather(),
             KeepAxis(),
+            TakeElement(),
             JoinSplit(),
             SplitJoined(),
             FlattenConcat(),
