@@ -32,6 +32,7 @@ TABLE = PassTable(
         "lossy-replace-relu": "graphopt.passes.lossy.lossy_replace_relu:LossyReplaceRelu",
         "merge-affine": "graphopt.passes.merge_affine:MergeAffine",
         "inline-loop": "graphopt.passes.inline_loop:InlineLoop",
+        "merge-branches": "graphopt.passes.merge_branches:MergeBranches",
         "merge-common": "graphopt.passes.merge_common:MergeCommon",
         "merge-products": "graphopt.passes.merge_products:MergeProducts",
         "merge-reductions": "graphopt.passes.merge_reductions:MergeReductions",

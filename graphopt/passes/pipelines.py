@@ -16,8 +16,8 @@ _CLEAN = (
 
 # Factors move once formulas that contain them are found.
 _FUSE = (
-    "simplify-activations,fold-pads,fuse-activation,fuse-recurrent,fuse-layer-norm,fuse-instance-norm,"
-    "fuse-softmax,merge-affine,hoist-scales,sink-scales,merge-reductions,"
+    "merge-branches,simplify-activations,fold-pads,fuse-activation,fuse-recurrent,"
+    "fuse-layer-norm,fuse-instance-norm,fuse-softmax,merge-affine,hoist-scales,sink-scales,merge-reductions,"
     "simplify-pools,reorder-pools,fuse-gemm"
 )
 
@@ -28,9 +28,11 @@ LEVELS = {
         f"merge-weights,repeat[4](fold-constants,{_CLEAN},specialize-if,fold-affine,decompose,"
         f"{_FUSE})"
     ),
-    # For other runtimes: composite ops stay whole, and no constant is left to every run.
+    # For other runtimes: composite ops stay whole, and no constant is left to every run. Products
+    # that are equal but for what folds into them are not to be merged before it does.
     "onnx": (
-        f"merge-weights,repeat[4](fold-constants{{max_bytes={1 << 29}}},{_CLEAN},specialize-if,"
+        f"fold-constants{{max_bytes={1 << 29}}},merge-weights,simplify,simplify-arithmetic,"
+        f"fold-affine,repeat[4](fold-constants{{max_bytes={1 << 29}}},{_CLEAN},specialize-if,"
         f"fold-affine,{_FUSE})"
     ),
 }
