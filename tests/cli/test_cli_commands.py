@@ -35,7 +35,8 @@ def _json(text: str) -> Any:
 def test_version_and_help(cli: Cli) -> None:
     assert cli("--version").out == f"graphopt {graphopt.__version__}\n"
     text = cli("--help").out
-    for command in ("compile", "run", "bench", "inspect", "check", "optimize", "passes", "targets"):
+    commands = ("compile", "run", "bench", "inspect", "check", "optimize", "passes", "targets")
+    for command in (*commands, "explain", "bisect", "diff"):
         assert command in text
         found = cli(command, "--help")
         assert found.code == 0
