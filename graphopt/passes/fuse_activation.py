@@ -165,6 +165,20 @@ class FuseHardSwish(_Float):
         return result
 
 
+class FuseHardGate(_Float):
+    """``x * clip(x + 3, 0, 6) / 6  ->  x * HardSigmoid(x)``, for opsets before HardSwish."""
+
+    def pattern(self, op: PatternOps, x: Var) -> list[NodePattern]:
+        """The division after the product: before it, FuseHardSigmoid finds it."""
+        clip = op.Clip(op.Add(x, 3.0), 0.0, 6.0)
+        return [op.Div(op.Mul(x, clip), 6.0), op.Mul(op.Mul(x, clip), 1 / 6)]
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """The gate and its product."""
+        result: Value = op.Mul(m["x"], op.HardSigmoid(m["x"], alpha=1 / 6, beta=0.5))
+        return result
+
+
 class FuseHardSigmoid(_Float):
     """``clip(x + 3, 0, 6) / 6  ->  HardSigmoid(x, 1/6, 1/2)``; ``clip(a * x + b, 0, 1)`` alike."""
 
@@ -351,10 +365,14 @@ class FuseActivation(RulePass):
 
     name: ClassVar[str] = "fuse-activation"
 
+    # False keeps to ops that opsets before 14 have.
+    hard_swish: bool = True
+
     def rules(self, graph: Graph) -> list[Rule]:
         """Longest patterns first."""
         return [
-            FuseHardSwish(),
+            *([FuseHardSwish()] if self.hard_swish else []),
+            FuseHardGate(),
             FuseHardSigmoid(),
             FuseSwish(),
             FuseMish(),

@@ -89,14 +89,20 @@ class WholePool(Rule):
         return [op.AveragePool(x), op.MaxPool(x)]
 
     def check(self, m: Match) -> Refusal | None:
-        """One window, the size of the input, without padding."""
-        found, shape = windows(m.root), m["x"].shape
+        """One window that holds all of the input; padding is not counted."""
+        found, shape, out = windows(m.root), m["x"].shape, m.root.output.shape
         if isinstance(found, Refusal):
             return found
-        if any(found.begin) or any(found.end):
-            return Refusal("it pads", m.root)
-        if shape is None or tuple(shape[2:]) != found.kernel:
-            return Refusal(lambda: f"windows of {found.kernel} are not all of {m['x']!r}", m.root)
+        if m.root.attr("count_include_pad") and any((*found.begin, *found.end)):
+            return Refusal("it counts padding", m.root)
+        if shape is None or out is None or any(size != 1 for size in out[2:]):
+            return Refusal(lambda: f"{m.root.output!r} has more than one window", m.root)
+        held = (k - b for k, b in zip(found.kernel, found.begin, strict=True))
+        for size, most in zip(shape[2:], held, strict=True):
+            if not isinstance(size, int) or not 0 < size <= most:
+                return Refusal(
+                    lambda: f"a window of {found.kernel} is not all of {m['x']!r}", m.root
+                )
         return None
 
     def rewrite(self, op: Builder, m: Match) -> tuple[Value | None, ...]:
