@@ -98,4 +98,8 @@ def _pieces(value: Value) -> bytes:
 
 
 def _equal(a: Value, b: Value) -> bool:
-    return bool(np.array_equal(_bytes(a), _bytes(b)))
+    equal = bool(np.array_equal(_bytes(a), _bytes(b)))
+    for value in (a, b):
+        if value.constant is not None:
+            value.constant.forget()
+    return equal
