@@ -32,6 +32,8 @@ class Measured:
     error: float | None = None
     compile_seconds: float | None = None
     rounds: dict[str, list[list[int]]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    """Peers that cannot load or run the model, and what they say."""
 
     def median(self, engine: str) -> float:
         """Median nanoseconds over all runs of all rounds."""
@@ -44,6 +46,12 @@ class Measured:
             statistics.median(a) / statistics.median(b) for a, b in zip(mine, theirs, strict=True)
         ]
         return self.median("graphopt") / self.median(peer), min(each), max(each)
+
+    def lead(self) -> float | None:
+        """Median of the fastest peer over graphopt's: above 1 graphopt is the fastest. None
+        without peers."""
+        peers = [self.median(name) for name in self.rounds if name != "graphopt"]
+        return min(peers) / self.median("graphopt") if peers else None
 
 
 def compile_model(name: str, folder: Path, *options: str) -> tuple[Path, float]:
@@ -77,18 +85,22 @@ def measure(
     """Time every engine on one input, in blocks of runs that take turns.
 
     The order of the engines turns around every round, so that a drift of the machine's speed
-    falls on all of them. Raises WorkerError when an engine fails.
+    falls on all of them. A peer that fails is left out, with its reason in the result. Raises
+    WorkerError when graphopt or the oracle fails.
     """
     feed = folder / f"{name}-{case}.npz"
     np.savez(feed, **zoo.inputs(name, 0, case))
     result = Measured(name, case, zoo.get(name).shapes(case))
     with ExitStack() as stack:
-        workers = [
-            stack.enter_context(
-                Worker(engine, artifact if engine == "graphopt" else zoo.path(name), feed, threads)
-            )
-            for engine in engines
-        ]
+        workers: list[Worker] = []
+        for engine in engines:
+            file = artifact if engine == "graphopt" else zoo.path(name)
+            try:
+                workers.append(stack.enter_context(Worker(engine, file, feed, threads)))
+            except WorkerError as error:
+                if engine == "graphopt":
+                    raise
+                result.failed[engine] = str(error)
         for worker in workers:
             worker.run(warmups)
             result.rounds[worker.engine] = []

@@ -1,13 +1,15 @@
-"""Speed at batch 1 beside onnxruntime: ``python -m benchmarks.cpu [--models a,b] [--json out]``.
+"""Speed at batch 1 beside its peers: ``python -m benchmarks.cpu [--models a,b] [--json out]``.
 
-Every engine runs in a process of its own on the same inputs and with the same number of threads;
-the processes take turns in blocks. Figures of one run compare with each other, not with another
-run's: a shared machine changes its speed, ratios hold.
+The last column is the median of the fastest peer over graphopt's: above 1 graphopt is faster than
+all of them. Every engine runs in a process of its own on the same inputs and with the same number
+of threads; the processes take turns in blocks. Figures of one run compare with each other, not with
+another run's: a shared machine changes its speed, ratios hold.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -17,8 +19,8 @@ from benchmarks import compare, engines, report, zoo
 from benchmarks.worker import WorkerError
 
 DEFAULT = (
-    "resnet-50,mobilenet-v2,bert-base,vit-b16,ppocr-det,ppocr-rec,ppocr-cls,"
-    "minilm-l6,efficientnet-lite0,magika,silero-vad"
+    "resnet-50,mobilenet-v2,bert-base,vit-b16,vgg-16,densenet-121,se-resnet-50,"
+    "efficientnet-lite0,minilm-l6,ppocr-det,ppocr-rec,ppocr-cls,magika,silero-vad"
 )
 
 
@@ -37,16 +39,21 @@ def main(argv: list[str] | None = None) -> int:
             try:
                 measured = _one(name, peers, Path(args.artifacts or scratch), args)
             except (WorkerError, KeyError, zoo.ZooError) as error:
-                rows.append([name, *["failed"] * (len(peers) * 2 + 2)])
+                rows.append([name, *["failed"] * (len(peers) * 2 + 3)])
                 records.append({"model": name, "failed": str(error)})
                 print(f"{name}: {error}", file=sys.stderr)
                 continue
+            for peer, reason in measured.failed.items():
+                print(f"{name}: {peer}: {reason}", file=sys.stderr)
             rows.append(_row(measured, peers))
             records.append(_record(measured, peers))
     header = ["model", "error", "graphopt ms"]
     for peer in peers:
         header += [f"{peer} ms", f"ratio to {peer} (rounds)"]
-    print(report.markdown(header, rows))
+    print(report.markdown([*header, "best peer / graphopt"], rows))
+    leads = [record["lead"] for record in records if record.get("lead")]
+    if leads:
+        print(f"\ngeometric mean of the last column: {statistics.geometric_mean(leads):.2f}")
     report.write_json(args.json, info, records)
     return 1 if any("failed" in record for record in records) else 0
 
@@ -89,10 +96,14 @@ def _row(measured: compare.Measured, peers: list[str]) -> list[str]:
     row = [measured.model, f"{measured.error:.1e}"]
     row.append(report.milliseconds(measured.median("graphopt")))
     for peer in peers:
+        if peer in measured.failed:
+            row += ["-", "-"]
+            continue
         ratio, low, high = measured.ratio(peer)
         row.append(report.milliseconds(measured.median(peer)))
         row.append(f"{ratio:.2f} ({low:.2f}-{high:.2f})")
-    return row
+    lead = measured.lead()
+    return [*row, "-" if lead is None else f"{lead:.2f}"]
 
 
 def _record(measured: compare.Measured, peers: list[str]) -> dict[str, Any]:
@@ -101,8 +112,10 @@ def _record(measured: compare.Measured, peers: list[str]) -> dict[str, Any]:
         "case": measured.case,
         "shapes": measured.shapes,
         "error": measured.error,
-        "median_ns": {name: measured.median(name) for name in ["graphopt", *peers]},
-        "ratio": {peer: measured.ratio(peer) for peer in peers},
+        "median_ns": {name: measured.median(name) for name in measured.rounds},
+        "ratio": {peer: measured.ratio(peer) for peer in peers if peer in measured.rounds},
+        "lead": measured.lead(),
+        "peers_failed": measured.failed,
         "rounds_ns": measured.rounds,
     }
 

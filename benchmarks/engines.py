@@ -15,11 +15,16 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Run = Callable[[Mapping[str, Array]], list[Array]]
 
 
+PACKAGES = {"oracle": "onnxruntime", "inductor": "torch"}
+"""Packages of the engines that are not named after theirs."""
+
+
 def load(engine: str, file: Path, threads: int) -> Run:
     """Load ``file`` into ``engine``; the answer maps a feed to the outputs in the model's order.
 
-    ``graphopt`` takes a ``.gopt``, every other engine an ONNX file. ``oracle`` is onnxruntime with
-    its optimizations off. Raises KeyError for an unknown engine.
+    ``graphopt`` takes a ``.gopt``, every other engine an ONNX file of the zoo. ``oracle`` is
+    onnxruntime with its optimizations off. ``inductor`` runs the module that the file was exported
+    from. Raises KeyError for an unknown engine.
     """
     return _ENGINES[engine](file, threads)
 
@@ -33,7 +38,7 @@ def version(engine: str) -> str:
     """The installed version of an engine's package, or the reason why there is none."""
     import importlib.metadata
 
-    package = "onnxruntime" if engine == "oracle" else engine
+    package = PACKAGES.get(engine, engine)
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -77,9 +82,35 @@ def _openvino(file: Path, threads: int) -> Run:
     return lambda feed: list(request.infer(dict(feed)).to_tuple())
 
 
+def _inductor(file: Path, threads: int) -> Run:
+    """torch.compile of the module that the zoo exported ``file`` from."""
+    import tempfile
+
+    import torch
+
+    from benchmarks import zoo
+    from benchmarks.zoo import exporting
+
+    model = zoo.get(file.stem.rpartition("-")[0])
+    if not model.builder:
+        raise ValueError(f"{model.name} has no torch module")
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        module = torch.compile(exporting.module(model, Path(folder)))
+    order = [item.name for item in model.inputs]
+
+    def run(feed: Mapping[str, Array]) -> list[Array]:
+        with torch.inference_mode():
+            outputs = module(*(torch.from_numpy(feed[name]) for name in order))
+        return [x.numpy() for x in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+    return run
+
+
 _ENGINES: dict[str, Callable[[Path, int], Run]] = {
     "graphopt": _graphopt,
     "onnxruntime": _onnxruntime,
     "oracle": _oracle,
     "openvino": _openvino,
+    "inductor": _inductor,
 }

@@ -106,7 +106,7 @@ def _python_path() -> str:
 def _serve(engine: str, file: Path, feed_file: Path, threads: int, out: IO[str]) -> None:
     with np.load(feed_file) as saved:
         feed = {name: saved[name] for name in saved.files}
-    __import__("onnxruntime" if engine == "oracle" else engine)
+    __import__(engines.PACKAGES.get(engine, engine))
     begin = time.perf_counter_ns()
     run = engines.load(engine, file, threads)
     run(feed)

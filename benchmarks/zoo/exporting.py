@@ -20,6 +20,13 @@ TOLERANCE = 1e-5
 """Largest relative L2 distance between torch and onnxruntime on one output."""
 
 
+def module(model: Model, folder: Path) -> torch.nn.Module:
+    """The module that ``model`` is exported from. Raises ZooError when its package is missing."""
+    files = packaged(model.package, folder) if model.package else []
+    built: torch.nn.Module = getattr(builders, str(model.builder))(files)
+    return built
+
+
 def export(model: Model, folder: Path, target: Path) -> None:
     """Build, export and check ``model``; write it to ``target``.
 
@@ -27,13 +34,12 @@ def export(model: Model, folder: Path, target: Path) -> None:
     """
     # Its warnings are about torchvision, which no model here uses.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
-    files = packaged(model.package, folder) if model.package else []
-    module = getattr(builders, str(model.builder))(files)
+    built = module(model, folder)
     args = _tensors(model, seed=0, case=len(model.cases) - 1)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            module,
+            built,
             args,
             input_names=[item.name for item in model.inputs],
             dynamic_shapes=_dynamic(model),
@@ -43,7 +49,7 @@ def export(model: Model, folder: Path, target: Path) -> None:
         )
     program.save(target, external_data=False)
     for case in range(len(model.cases)):
-        _check(model, module, target, case)
+        _check(model, built, target, case)
 
 
 def _tensors(model: Model, seed: int, case: int) -> tuple[torch.Tensor, ...]:

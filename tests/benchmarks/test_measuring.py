@@ -27,6 +27,41 @@ def test_ratio_has_the_spread_of_the_rounds() -> None:
     assert measured.ratio("onnxruntime") == (1.0, 0.5, 1.5)
 
 
+def test_lead_is_over_the_fastest_peer() -> None:
+    measured = compare.Measured("m", 0, {}, rounds={"graphopt": [[10]]})
+    assert measured.lead() is None
+    measured.rounds |= {"onnxruntime": [[30]], "openvino": [[15]]}
+    assert measured.lead() == 1.5
+
+
+def test_a_peer_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fake:
+        def __init__(self, engine: str, *rest: object) -> None:
+            if engine == "openvino":
+                raise WorkerError("openvino: no such op")
+            self.engine = engine
+
+        def __enter__(self) -> Fake:
+            return self
+
+        def __exit__(self, *rest: object) -> None:
+            pass
+
+        def run(self, times: int) -> list[int]:
+            return [7] * times
+
+        def outputs(self, file: Path) -> list[np.ndarray]:
+            return [np.ones(2)]
+
+    monkeypatch.setattr(compare, "Worker", Fake)
+    monkeypatch.setattr(compare.zoo, "path", lambda name: tmp_path)
+    engines = ["graphopt", "openvino", "onnxruntime"]
+    measured = compare.measure("magika", tmp_path, engines, tmp_path, runs=4, rounds=2)
+    assert measured.failed == {"openvino": "openvino: no such op"}
+    assert measured.rounds == {"graphopt": [[7, 7]] * 2, "onnxruntime": [[7, 7]] * 2}
+    assert measured.error == 0
+
+
 def test_table_lines_up() -> None:
     table = report.markdown(["model", "ms"], [["a", "1.5"], ["longer", "10"]])
     lines = table.splitlines()
