@@ -6,11 +6,21 @@ Types, attributes and small constants are written as in `.gir`; larger constants
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from graphopt.ir import Constant, DType, TensorType, parse_attr, parse_dim, parse_type, print_attr
+from graphopt.ir import (
+    Constant,
+    DType,
+    TensorType,
+    Type,
+    parse_attr,
+    parse_dim,
+    parse_type,
+    print_attr,
+)
 from graphopt.ir.journal import Entry, RegionRef
 from graphopt.ir.text import INLINE_ELEMENTS
 from graphopt.ops.registry import get
@@ -76,12 +86,17 @@ def decode(data: list[Any], constants: Constants | None = None) -> Entry:
         value = None if rest[2] is None else _decode_attr(rest[2], constants)
         return (kind, *rest[:2], value)
     if kind in ("type", "take"):
-        return (kind, *rest[:-1], parse_type(rest[-1]))
+        return (kind, *rest[:-1], _type(rest[-1]))
     if kind == "elements":
         return (kind, rest[0], _decode_elements(rest[1]))
     if kind == "origin":
         return (kind, rest[0], frozenset(rest[1]))
     return (kind, *rest)
+
+
+@lru_cache(maxsize=4096)
+def _type(text: str) -> Type:
+    return parse_type(text)
 
 
 def _encode_value(value: tuple[str, Any, Any]) -> list[Any]:
@@ -91,7 +106,7 @@ def _encode_value(value: tuple[str, Any, Any]) -> list[Any]:
 
 def _decode_value(data: list[Any]) -> tuple[str, Any, Any]:
     name, type, elements = data
-    return name, parse_type(type), _decode_elements(elements)
+    return name, _type(type), _decode_elements(elements)
 
 
 def _encode_elements(elements: Any) -> list[str] | None:
