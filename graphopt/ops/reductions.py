@@ -101,6 +101,9 @@ def _reduce(
 
 
 def _sum(x: Array, axes: tuple[int, ...], keepdims: bool) -> Any:
+    if all(x.shape[axis] == 1 for axis in axes):
+        # One element is its own sum. Numpy's begins with +0, which makes +0 of -0.
+        return x if keepdims else np.squeeze(x, axis=axes)
     # Integers wrap around in their own type.
     return np.sum(x, axis=axes, keepdims=keepdims, dtype=x.dtype)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from graphopt.ir import Builder, Dim, Node, TensorType, Value, static_shape
 
-__all__ = ["END", "Cut", "axis_of", "compose_cuts", "cut", "read_cuts"]
+__all__ = ["END", "Cut", "axis_of", "compose_cuts", "cut", "read_cuts", "takes_all"]
 
 # "Through the last", as exporters write it.
 END = (1 << 63) - 1
@@ -78,6 +78,11 @@ def cut(builder: Builder, x: Value, cuts: Sequence[Cut]) -> Value:
         operands.append(builder.constant([c.step for c in ordered], "steps"))
     result: Value = builder.Slice(x, *operands)
     return result
+
+
+def takes_all(c: Cut, size: Dim) -> bool:
+    """True for a cut that takes all of an axis of that size, in order."""
+    return c.step == 1 and c.start == 0 and (c.end == size or c.end >= _FAR)
 
 
 def compose_cuts(first: Cut, second: Cut) -> Cut | str:

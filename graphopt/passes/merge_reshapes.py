@@ -1,9 +1,9 @@
 """Changes of shape that follow each other become one, and targets of Reshape become constants.
 
 ``Unsqueeze(Squeeze(x))``, ``Flatten(Reshape(x))`` and their like become x, or one Unsqueeze,
-Squeeze or Reshape of x, whichever says it; a Transpose that moves axes of size 1 alone counts as a
-change of shape. ``Reshape(x, computed sizes)  ->  Reshape(x, constant)`` where every size is a
-number, one of x at the same place (0), or the only one left (-1).
+Squeeze or Reshape of x, whichever says it. A Transpose that moves axes of size 1 alone counts as a
+change of shape, and so does a reduction of these. ``Reshape(x, computed sizes)  ->  Reshape(x,
+constant)`` where every size is a number, one of x at the same place (0), or the only one left (-1).
 
 Sound: none of these ops moves an element, so the shape says all. An inferred size stands only
 beside numbers, or where the model has one too: beside an empty axis it has no value. A Squeeze that
@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graphopt.ir import Builder, Graph, Node, TensorType, Value
+from graphopt.ir import Builder, Graph, Node, TensorType, Value, static_shape
 from graphopt.passes.views import (
     VIEWS,
     View,
@@ -94,6 +94,41 @@ def _inferred(node: Node) -> int | None:
     return wanted.elements.index(-1) if -1 in wanted.elements else None
 
 
+class DropReduction(Rule):
+    """``ReduceMean(x, axes of size 1)  ->  x``, or a view; sums, products and extremes too."""
+
+    def pattern(self, op: PatternOps, x: Var) -> list[NodePattern]:
+        """Reductions that give back what one element is."""
+        names = ("ReduceMean", "ReduceSum", "ReduceProd", "ReduceMax", "ReduceMin")
+        return [op.op(name, x, op.rest("axes")) for name in names]
+
+    def check(self, m: Match) -> Refusal | None:
+        """Every reduced axis must have one element."""
+        plan = self._plan(m)
+        return Refusal(plan, m.root) if isinstance(plan, str) else None
+
+    def _plan(self, m: Match) -> View | str:
+        old, new, axes = m["x"].shape, m.root.output.shape, m.root.input(1)
+        if old is None or new is None:
+            return "the rank is not known"
+        reduced: list[int] = list(range(len(old)))
+        if axes is not None:
+            known = static_shape(axes.elements)
+            if known is None:
+                return "the axes are not known"
+            reduced = [axis % len(old) for axis in known] or reduced
+        if not reduced or any(old[axis] != 1 for axis in reduced):
+            sizes = ", ".join(str(old[axis]) for axis in reduced)
+            return f"it reduces axes of sizes {sizes}"
+        return plan_view(old, new)
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """The operand, without these axes or with them."""
+        plan = self._plan(m)
+        assert isinstance(plan, View)
+        return plan.build(op, m["x"])
+
+
 class FixTarget(Rule):
     """``Reshape(x, computed sizes)  ->  Reshape(x, constant)``."""
 
@@ -131,4 +166,4 @@ class MergeReshapes(RulePass):
 
     def rules(self, graph: Graph) -> list[Rule]:
         """Merge, then name the sizes."""
-        return [MergeViews(), FixTarget()]
+        return [MergeViews(), DropReduction(), FixTarget()]

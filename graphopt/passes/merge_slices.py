@@ -1,10 +1,11 @@
 """Pieces of tensors, taken and put together in fewer steps.
 
-``Slice(Slice(x))  ->  Slice(x)``, ``Gather(x, a range of constants)  ->  Slice(x)``,
+``Slice(Slice(x))  ->  Slice(x)``, ``Slice(x, :)  ->  x``,
+``Gather(x, a range of constants)  ->  Slice(x)``,
 ``Unsqueeze(Gather(x, i))  ->  Gather(x, [i])``, ``Squeeze(Slice(x, i:i+1))  ->  Gather(x, i)``,
-``Concat(Split(x))  ->  x``, ``Split(Concat(a, b))  ->  a, b``, ``Concat(Concat(a, b), c)  ->
-Concat(a, b, c)``. What lies in one part of a Concat is taken from that part; Concat of one and
-Split into one go.
+``Concat(Split(x))  ->  x``, ``Split(Concat(a, b))  ->  a, b``,
+``Concat(Concat(a, b), c)  ->  Concat(a, b, c)``. What lies in one part of a Concat is taken from
+that part; Concat of one and Split into one go.
 
 Sound: elements are moved, never computed. Positions are compared as numbers: where an axis is
 symbolic, only those that count from the front are. An index that may be out of range stays an
@@ -20,7 +21,7 @@ from typing import ClassVar
 import numpy as np
 
 from graphopt.ir import Builder, Dim, Graph, Node, Value, static_shape
-from graphopt.passes.cuts import Cut, axis_of, compose_cuts, cut, read_cuts
+from graphopt.passes.cuts import Cut, axis_of, compose_cuts, cut, read_cuts, takes_all
 from graphopt.rewrite import (
     EXACT,
     Match,
@@ -54,7 +55,7 @@ class SliceSlice(Rule):
         """One slice."""
         cuts = _merged(m)
         assert not isinstance(cuts, str)
-        return _typed(cut(op, m["x"], cuts), m.root.output)
+        return _typed(op, cut(op, m["x"], cuts), m.root.output)
 
 
 def _merged(m: Match) -> list[Cut] | str:
@@ -70,9 +71,33 @@ def _merged(m: Match) -> list[Cut] | str:
     return list(result.values())
 
 
-def _typed(new: Value, old: Value) -> Value:
-    """``new``, with what is known of ``old``, which it stands for."""
-    if new.producer is not None and new.type != old.type:
+class DropCut(Rule):
+    """``Slice(x, [:, a:b])  ->  Slice(x, [a:b])``, or x where all of it is taken."""
+
+    def pattern(self, op: PatternOps, x: Var) -> NodePattern:
+        """Any Slice."""
+        return op.Slice(x, op.rest("bounds"))
+
+    def check(self, m: Match) -> Refusal | None:
+        """All of some axis must be taken, whatever its size."""
+        cuts, shape = read_cuts(m.root), m["x"].tensor.shape
+        if cuts is None or shape is None:
+            return Refusal("its bounds are not known", m.root)
+        if not any(takes_all(c, shape[c.axis]) for c in cuts):
+            return Refusal("it takes a part of every axis that it names", m.root)
+        return None
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """The rest of the slice."""
+        cuts, shape = read_cuts(m.root), m["x"].tensor.shape
+        assert cuts is not None and shape is not None
+        rest = [c for c in cuts if not takes_all(c, shape[c.axis])]
+        return _typed(op, cut(op, m["x"], rest), m.root.output)
+
+
+def _typed(op: Builder, new: Value, old: Value) -> Value:
+    """``new``, with what is known of ``old``, which it stands for, where it was made for that."""
+    if new.producer in op.created:
         new.type = old.type
     return new
 
@@ -199,7 +224,7 @@ class SliceConcat(Rule):
         """The part, sliced."""
         found = _within_part(m)
         assert not isinstance(found, str)
-        return _typed(cut(op, *found), m.root.output)
+        return _typed(op, cut(op, *found), m.root.output)
 
 
 def _within_part(m: Match) -> tuple[Value, list[Cut]] | str:
@@ -355,6 +380,7 @@ class MergeSlices(RulePass):
     def rules(self, graph: Graph) -> list[Rule]:
         """What takes pieces, then what joins them."""
         return [
+            DropCut(),
             SliceSlice(),
             SliceConcat(),
             SliceGather(),

@@ -255,9 +255,14 @@ class CastTwice(Rule):
     def check(self, m: Match) -> Refusal | None:
         """The first cast must lose nothing."""
         source, middle = m["x"].tensor.dtype, m.node("first").output.tensor.dtype
-        if m.root.output.tensor.dtype is DType.STRING:
+        target = m.root.output.tensor.dtype
+        if target is DType.STRING:
             return Refusal("text shows the type that it was made from", m.root)
-        if (source, middle) in _LOSSLESS:
+        if source.is_integer and middle.is_float and target.is_integer:
+            if not _holds(source, target):
+                reason = f"{target} does not wrap what it is given as {middle}"
+                return Refusal(reason, m.root)
+        if _holds(source, middle):
             return None
         return Refusal(lambda: f"{source} to {middle} may lose digits", m.node("first"))
 
@@ -267,14 +272,30 @@ class CastTwice(Rule):
         return result
 
 
-_LOSSLESS = frozenset(
-    {
-        (DType.I32, DType.I64), (DType.I32, DType.F64), (DType.F32, DType.F64),
-        (DType.F16, DType.F32), (DType.BF16, DType.F32), (DType.U8, DType.I32),
-        (DType.I8, DType.I32), (DType.U8, DType.I64), (DType.I8, DType.I64),
-        (DType.BOOL, DType.I32), (DType.BOOL, DType.I64), (DType.BOOL, DType.F32),
-    }
-)  # fmt: skip
+# Digits of floats, the leading one included.
+_DIGITS = {DType.F16: 11, DType.BF16: 8, DType.F32: 24, DType.F64: 53}
+# Floats whose numbers all are numbers of others.
+_WIDER = {
+    DType.F16: (DType.F32, DType.F64),
+    DType.BF16: (DType.F32, DType.F64),
+    DType.F32: (DType.F64,),
+}
+
+
+def _holds(source: DType, middle: DType) -> bool:
+    """True when every value of ``source`` is one of ``middle``, NaN and -0 included."""
+    if source is DType.BOOL:
+        return middle.is_integer or middle in _DIGITS
+    if source.is_float:
+        return middle in _WIDER.get(source, ())
+    if not source.is_integer:
+        return False
+    if middle in _DIGITS:
+        # The largest f16 is below 2**16, which is enough for all that has 11 digits.
+        return source.bits - source.is_signed < _DIGITS[middle]
+    if not middle.is_integer or (source.is_signed and not middle.is_signed):
+        return False
+    return source.bits - source.is_signed <= middle.bits - middle.is_signed
 
 
 @dataclass(frozen=True)
