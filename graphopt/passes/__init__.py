@@ -30,7 +30,9 @@ TABLE = PassTable(
         "hoist-scales": "graphopt.passes.hoist_scales:HoistScales",
         "inline-if": "graphopt.passes.inline_if:InlineIf",
         "lossy-replace-head": "graphopt.passes.lossy.lossy_replace_head:LossyReplaceHead",
-        "lossy-replace-max-pool": "graphopt.passes.lossy.lossy_replace_max_pool:LossyReplaceMaxPool",
+        "lossy-replace-max-pool": (
+            "graphopt.passes.lossy.lossy_replace_max_pool:LossyReplaceMaxPool"
+        ),
         "lossy-replace-relu": "graphopt.passes.lossy.lossy_replace_relu:LossyReplaceRelu",
         "merge-affine": "graphopt.passes.merge_affine:MergeAffine",
         "inline-loop": "graphopt.passes.inline_loop:InlineLoop",

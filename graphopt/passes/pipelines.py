@@ -17,8 +17,8 @@ _CLEAN = (
 # Factors move once formulas that contain them are found.
 _FUSE = (
     "merge-branches,fuse-embedding,simplify-activations,fold-pads,fuse-activation,fuse-recurrent,"
-    "fuse-layer-norm,fuse-instance-norm,fuse-softmax,fuse-lp-norm,merge-affine,hoist-scales,sink-scales,merge-reductions,"
-    "simplify-pools,reorder-pools,fuse-gemm"
+    "fuse-layer-norm,fuse-instance-norm,fuse-softmax,fuse-lp-norm,merge-affine,"
+    "hoist-scales,sink-scales,merge-reductions,simplify-pools,reorder-pools,fuse-gemm"
 )
 
 LEVELS = {
