@@ -21,7 +21,7 @@ import numpy as np
 
 from graphopt.ir import Builder, Constant, Graph, Node, TensorType, Value, static_shape
 from graphopt.ops.fused import ATTENTION
-from graphopt.rewrite import Pass, PassContext, record_edit
+from graphopt.rewrite import Pass, PassContext, Refusal, record_edit
 
 __all__ = ["MergeProducts"]
 
@@ -57,14 +57,40 @@ class MergeProducts(Pass):
         for node in graph:
             for region in node.regions:
                 changed |= self.run(region, ctx)
-            branch = _branch(node)
-            if branch is not None and (self.readers == "any" or _read_by_heads(branch.end.output)):
+            branch = self._branch(node)
+            if isinstance(branch, _Branch):
                 groups.setdefault(_key(branch), []).append(branch)
         for branches in groups.values():
             if self._pays(branches):
                 self._merge(graph, branches, ctx)
                 changed = True
         return changed
+
+    def refuses(self, node: Node) -> Refusal | None:
+        """What keeps a product to itself."""
+        branch = self._branch(node)
+        if isinstance(branch, Refusal):
+            return branch
+        x, key = node.input(0), _key(branch)
+        assert x is not None
+        found = [self._branch(user) for user in x.users]
+        alike = [b for b in found if isinstance(b, _Branch) and _key(b) == key]
+        if self._pays(alike):
+            return None
+        return Refusal(
+            lambda: (
+                f"{len(alike)} product(s) of {x!r} are alike: a split would leave no fewer nodes"
+            ),
+            node,
+        )
+
+    def _branch(self, node: Node) -> _Branch | Refusal:
+        branch = _branch(node)
+        if isinstance(branch, _Branch) and self.readers == "attention":
+            end = branch.end.output
+            if not _read_by_heads(end):
+                return Refusal(lambda: f"not only attentions read {end!r}", node)
+        return branch
 
     def _pays(self, branches: list[_Branch]) -> bool:
         if len(branches) < 2:
@@ -99,17 +125,18 @@ class MergeProducts(Pass):
                 graph.erase(branch.node)
 
 
-def _branch(node: Node) -> _Branch | None:
+def _branch(node: Node) -> _Branch | Refusal:
     """A product with a constant matrix that nobody else reads, and its bias."""
     if node.op.domain or node.op.name not in _PRODUCTS:
-        return None
+        return Refusal("it is no matrix product", node)
     x, weight = node.input(0), node.input(1)
-    if x is None or weight is None or weight.constant is None or weight.use_count != 1:
-        return None
-    if x.is_constant or static_shape(weight.shape) is None or len(weight.shape or ()) != 2:
-        return None
+    assert x is not None and weight is not None
+    if weight.constant is None or x.is_constant or len(static_shape(weight.shape) or ()) != 2:
+        return Refusal(lambda: f"{weight!r} is no constant matrix", node)
+    if weight.use_count != 1:
+        return Refusal(lambda: f"{weight!r} has {weight.use_count} readers", node)
     if not x.shape or node.output.shape is None or not node.output.tensor.dtype.is_float:
-        return None
+        return Refusal(lambda: f"it computes {node.output!r}", node)
     if node.is_a("Gemm"):
         return _gemm_branch(node)
     if len(node.output.users) == 1 and not node.output.is_output:
@@ -121,11 +148,11 @@ def _branch(node: Node) -> _Branch | None:
     return _Branch(node, None, node)
 
 
-def _gemm_branch(node: Node) -> _Branch | None:
+def _gemm_branch(node: Node) -> _Branch | Refusal:
     plain = node.attr("alpha") == 1.0 and node.attr("beta") == 1.0 and not node.attr("transA")
     bias = node.input(2)
     if not plain or (bias is not None and not _is_row(bias, node)):
-        return None
+        return Refusal("it scales, transposes its input, or adds more than a constant row", node)
     return _Branch(node, bias, node)
 
 

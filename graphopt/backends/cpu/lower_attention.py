@@ -44,6 +44,10 @@ class LowerAttention(Pass):
             changed = True
         return changed
 
+    def refuses(self, node: Node) -> Refusal | None:
+        """Why no kernel takes the node."""
+        return attention_refusal(node)
+
 
 def attention_refusal(node: Node) -> Refusal | None:
     """Why the kernel does not compute ``node``; None when it does."""

@@ -47,6 +47,10 @@ class LowerRecurrent(Pass):
             changed = True
         return changed
 
+    def refuses(self, node: Node) -> Refusal | None:
+        """Why no kernel takes the node."""
+        return step_refusal(node)
+
 
 def step_refusal(node: Node) -> Refusal | None:
     """Why ``node`` is not one step of a plain LSTM; None when it is."""

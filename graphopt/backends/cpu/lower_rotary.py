@@ -44,6 +44,10 @@ class LowerRotary(Pass):
             changed = True
         return changed
 
+    def refuses(self, node: Node) -> Refusal | None:
+        """Why no kernel takes the node."""
+        return rotary_refusal(node)
+
 
 def rotary_refusal(node: Node) -> Refusal | None:
     """Why the kernel does not compute ``node``; None when it does."""
