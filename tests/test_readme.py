@@ -93,7 +93,10 @@ def test_the_map_of_the_tree_is_the_tree() -> None:
         assert any(path.exists() for path in found), f"the map names {name}"
 
 
-@pytest.mark.parametrize("command", ["compile", "run", "bench", "inspect", "check", "optimize"])
+@pytest.mark.parametrize(
+    "command",
+    ["compile", "run", "bench", "inspect", "check", "optimize", "explain", "bisect", "diff"],
+)
 def test_options_that_the_docs_name_exist(command: str) -> None:
     text = (ROOT / "docs" / "cli.md").read_text()
     section = re.search(rf"^## {command}\n(.*?)^## ", text, re.M | re.S)

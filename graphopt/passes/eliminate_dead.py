@@ -29,7 +29,7 @@ class EliminateDead(Pass):
         gone = [node for node in nodes if node.erased]
         unread = constants - _constants(graph)
         if gone or unread:
-            reason = "nobody reads them" + (f", nor {unread} constant(s)" if unread else "")
+            reason = "nobody reads them" + (f"; {unread} constants go, too" if unread else "")
             record_edit(ctx.log, self.name, "EliminateDead", gone, [], reason, start=start)
         return bool(gone or unread)
 
