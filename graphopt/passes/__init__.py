@@ -9,8 +9,10 @@ __all__ = ["TABLE", "parse_pipeline"]
 TABLE = PassTable(
     {
         "cancel-quantize": "graphopt.passes.cancel_quantize:CancelQuantize",
+        "cancel-reshapes": "graphopt.passes.cancel_reshapes:CancelReshapes",
         "compose-products": "graphopt.passes.compose_products:ComposeProducts",
         "decompose": "graphopt.passes.decompose:Decompose",
+        "decompose-einsum": "graphopt.passes.decompose_einsum:DecomposeEinsum",
         "drop-expands": "graphopt.passes.drop_expands:DropExpands",
         "eliminate-dead": "graphopt.passes.eliminate_dead:EliminateDead",
         "fold-affine": "graphopt.passes.fold_affine:FoldAffine",

@@ -9,7 +9,7 @@ from graphopt.rewrite import Pipeline
 __all__ = ["LEVELS", "level"]
 
 _CLEAN = (
-    "simplify,simplify-arithmetic,merge-reshapes,merge-slices,split-slices,"
+    "simplify,simplify-arithmetic,merge-reshapes,cancel-reshapes,merge-slices,split-slices,"
     "fold-shapes,drop-expands,cancel-quantize,inline-if,inline-loop,trim-regions,"
     "trim-outputs,merge-common,eliminate-dead"
 )

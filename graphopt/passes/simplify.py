@@ -258,10 +258,10 @@ class CastTwice(Rule):
         target = m.root.output.tensor.dtype
         if target is DType.STRING:
             return Refusal("text shows the type that it was made from", m.root)
-        if source.is_integer and middle.is_float and target.is_integer:
-            if not _holds(source, target):
-                reason = f"{target} does not wrap what it is given as {middle}"
-                return Refusal(reason, m.root)
+        wraps = source.is_integer and middle.is_float and target.is_integer
+        if wraps and not _holds(source, target):
+            reason = f"{target} does not wrap what it is given as {middle}"
+            return Refusal(reason, m.root)
         if _holds(source, middle):
             return None
         return Refusal(lambda: f"{source} to {middle} may lose digits", m.node("first"))

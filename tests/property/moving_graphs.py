@@ -121,6 +121,37 @@ class MovingGraph(RandomGraph):
                 x = b.Unsqueeze(x, [self.draw(st.integers(0, rank))])
         return x
 
+    def around(self, b: Builder) -> Any:
+        """Pointwise ops between changes of shape."""
+        x = self.value()
+        shape, rank = b.Shape(x), x.tensor.rank or 0
+        form = self.draw(st.sampled_from(("flat", "add", "reduce", "views")))
+        if form == "flat":
+            y = b.Flatten(x, axis=self.draw(st.integers(0, rank)))
+        elif form == "add":
+            y = b.Unsqueeze(x, [self.draw(st.integers(0, rank))])
+        elif form == "reduce":
+            axis = self.axis_of(x)
+            y = b.ReduceMax(x, [axis], keepdims=0)
+        else:
+            y = self.views(b)
+        for _ in range(self.draw(st.integers(1, 3))):
+            other = self.draw(st.sampled_from(("unary", "self", "scalar", "last", "input")))
+            if other == "unary":
+                y = b.op(self.draw(st.sampled_from(("Relu", "Neg"))), y)
+            elif other == "self":
+                y = b.Mul(y, y)
+            elif other == "scalar":
+                y = b.Add(y, self.constant(b, ()))
+            elif other == "last" and y.shape and isinstance(y.shape[-1], int):
+                y = b.Mul(y, self.constant(b, (y.shape[-1],)))
+            else:
+                peers = [v for v in self.values if v.type == y.type] or [y]
+                y = b.Add(y, self.draw(st.sampled_from(peers)))
+        if form == "reduce":
+            return b.Unsqueeze(y, [axis])
+        return b.Reshape(y, shape) if form != "views" else b.Flatten(y)
+
     # ---- sizes ----
 
     def lengths(self, b: Builder) -> Any:
@@ -193,7 +224,8 @@ class MovingGraph(RandomGraph):
             self.unary, self.binary, self.transpose, self.reshape, self.reduce, self.piece,
             self.neighbours, self.element, self.halves, self.parts, self.joined, self.views,
             self.piece, self.halves, self.joined, self.views, self.lengths, self.softmax,
-            self.with_constant, self.lengths, self.quantized, self.spread, self.spread,
+            self.with_constant, self.lengths, self.quantized, self.spread, self.spread, self.around,
+            self.around,
         )  # fmt: skip
         try:
             made = self.draw(st.sampled_from(steps))(self.builder())

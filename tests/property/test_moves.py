@@ -11,8 +11,8 @@ from tests.property.moving_graphs import moving_graphs
 from tests.property.test_passes_keep_meaning import SETTINGS, check
 
 _PASSES = (
-    "cancel-quantize", "drop-expands", "fold-constants", "fold-shapes", "merge-reshapes",
-    "merge-slices", "simplify", "sink-transposes", "split-slices",
+    "cancel-quantize", "cancel-reshapes", "drop-expands", "fold-constants", "fold-shapes",
+    "merge-reshapes", "merge-slices", "simplify", "sink-transposes", "split-slices",
 )  # fmt: skip
 
 
