@@ -19,16 +19,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphopt.ir import Builder, Constant, DType, Graph, Node, Value
-from graphopt.passes.scales import Scale, along, carry_back, read_scale
+from graphopt.passes.scales import MOVES, Scale, along, carry_back, read_scale
 from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, RulePass, Var
 
 __all__ = ["HoistScales"]
 
 Array = np.ndarray[Any, Any]
-_VIEWS = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")
-_REDUCTIONS = ("ReduceMean", "ReduceSum")
 _POOLS = ("AveragePool", "GlobalAveragePool")
-_ORDERED = ("Relu", "LeakyRelu", "MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin")
+_ORDERED = ("Relu", "LeakyRelu", "PRelu", "MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin")
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _NORMS = ("LayerNormalization", "RMSNormalization")
 _CHANNEL_NORMS = ("BatchNormalization", "GroupNormalization", "InstanceNormalization")
@@ -56,23 +54,19 @@ def _constant_f32(value: Value | None) -> Constant | None:
 def _step(node: Node, scale: Scale) -> Scale | Refusal:
     """The scale on the first operand of ``node`` that comes to ``scale`` on its result."""
     name = node.op.name
-    if name in _VIEWS:
-        carried = carry_back(node, scale)
-        return carried or Refusal("a shape operation splits the axis of the factors", node)
     if name in _ORDERED:
         if not scale.positive:
             return Refusal("the order of elements matters, and a factor is not positive", node)
         if any(v.use_count for v in node.outputs[1:]):
             return Refusal("indices of its maxima are read", node)
-    if name in _REDUCTIONS or name in ("ReduceMax", "ReduceMin"):
-        if scale.axis is not None and not node.attr("keepdims"):
-            return Refusal("a reduction drops axes", node)
-        return scale
+    if name in MOVES:
+        carried = carry_back(node, scale)
+        return carried or Refusal(lambda: f"{name} does not leave the axis of the factors", node)
     return scale
 
 
 def _is_step(node: Node) -> bool:
-    return not node.op.domain and node.op.name in (*_VIEWS, *_REDUCTIONS, *_POOLS, *_ORDERED)
+    return not node.op.domain and (node.op.name in MOVES or node.op.name in (*_POOLS, *_ORDERED))
 
 
 class HoistScale(Rule):

@@ -9,10 +9,17 @@ from typing import Any
 import numpy as np
 
 from graphopt.ir import Dim, DType, Node, Value, product, static_shape
+from graphopt.passes.merge_reductions import reduced_axes
+from graphopt.passes.polynomial import number
 
-__all__ = ["Scale", "along", "carry_back", "carry_on", "read_scale"]
+__all__ = ["MOVES", "Scale", "along", "carry_back", "carry_on", "read_scale"]
 
 Array = np.ndarray[Any, Any]
+# What moves elements, drops some, or sums them, along axes that factors do not vary along.
+MOVES = frozenset(
+    {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Slice", "Pad",
+     "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"}
+)  # fmt: skip
 # Between these an f32 keeps all its digits, and so do products with numbers of common size.
 _SMALLEST, _LARGEST = 1e-30, 1e30
 _MAX_NUMBERS = 1 << 16
@@ -82,9 +89,17 @@ def _permutation(node: Node) -> tuple[int, ...] | None:
 
 
 def carry_on(node: Node, scale: Scale) -> Scale | None:
-    """What ``scale`` on the first operand of a shape operation is on its result."""
+    """What ``scale`` on the first operand of one of :data:`MOVES` is on its result."""
+    if node.is_a("Pad") and not _pads_zeros(node):
+        return None
     if scale.axis is None:
         return scale
+    if node.op.name in _ALONG:
+        axes = _touched(node)
+        if axes is None or scale.axis in axes:
+            return None
+        dropped = sum(axis < scale.axis for axis in axes) if _drops(node) else 0
+        return scale.moved(scale.axis - dropped)
     if node.is_a("Transpose"):
         perm = _permutation(node)
         return None if perm is None else scale.moved(perm.index(scale.axis))
@@ -95,9 +110,17 @@ def carry_on(node: Node, scale: Scale) -> Scale | None:
 
 
 def carry_back(node: Node, scale: Scale) -> Scale | None:
-    """What ``scale`` on the result of a shape operation is on its first operand."""
+    """What ``scale`` on the result of one of :data:`MOVES` is on its first operand."""
+    if node.is_a("Pad") and not _pads_zeros(node):
+        return None
     if scale.axis is None:
         return scale
+    if node.op.name in _ALONG:
+        axes, rank = _touched(node), node.inputs[0].tensor.rank  # type: ignore[union-attr]
+        if axes is None or rank is None:
+            return None
+        kept = [axis for axis in range(rank) if axis not in axes or not _drops(node)]
+        return None if kept[scale.axis] in axes else scale.moved(kept[scale.axis])
     if node.is_a("Transpose"):
         perm = _permutation(node)
         return None if perm is None else scale.moved(perm[scale.axis])
@@ -105,6 +128,38 @@ def carry_back(node: Node, scale: Scale) -> Scale | None:
     assert source is not None
     axis = _same_axis(node.output.shape, source.shape, scale.axis)
     return None if axis is None else scale.moved(axis)
+
+
+_ALONG = frozenset({"Slice", "Pad", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"})
+
+
+def _drops(node: Node) -> bool:
+    return node.op.name.startswith("Reduce") and not node.attr("keepdims")
+
+
+def _pads_zeros(node: Node) -> bool:
+    value = node.input(2)
+    return node.attr("mode") in (None, "constant") and (value is None or number(value) == 0)
+
+
+def _touched(node: Node) -> tuple[int, ...] | None:
+    """Axes along which a Slice, Pad or reduction does something; None where not known."""
+    if node.op.name.startswith("Reduce"):
+        return reduced_axes(node)
+    source, given = node.input(0), node.input(3)
+    rank = None if source is None else source.tensor.rank
+    if rank is None:
+        return None
+    if given is not None:
+        axes = None if given.constant is None else given.constant.array.ravel()
+        return None if axes is None else tuple(int(a) % rank for a in axes)
+    counted = node.input(1)
+    if counted is None or counted.constant is None:
+        return None
+    amounts = counted.constant.array.ravel()
+    if node.is_a("Slice"):
+        return tuple(range(amounts.size))
+    return tuple(axis for axis in range(rank) if amounts[axis] or amounts[axis + rank])
 
 
 def _same_axis(source: Sequence[Dim] | None, result: Sequence[Dim] | None, axis: int) -> int | None:

@@ -19,15 +19,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphopt.ir import Builder, DType, Graph, Node, Value
-from graphopt.passes.scales import Scale, along, carry_on, read_scale
+from graphopt.passes.scales import MOVES, Scale, along, carry_on, read_scale
 from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, RulePass, Var
 
 __all__ = ["SinkScales"]
 
 Array = np.ndarray[Any, Any]
-_VIEWS = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")
-_ORDERED = ("Relu", "LeakyRelu", "MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin")
-_LINEAR = ("ReduceMean", "ReduceSum", "AveragePool", "GlobalAveragePool")
+_ORDERED = ("Relu", "LeakyRelu", "PRelu", "MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin")
+_POOLS = ("AveragePool", "GlobalAveragePool")
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _MAX_NODES = 48
 # Weights that others read as well would be there twice.
@@ -148,14 +147,13 @@ class _Region:
             return stays
         if any(v.use_count for v in node.outputs[1:]):
             return Refusal("indices of its maxima are read", node)
-        if name in _VIEWS:
-            moved = carry_on(node, scale)
-            return moved or Refusal("a shape operation splits the axis of the factors", node)
         if name in _ORDERED and not scale.positive:
             return Refusal("the order of elements matters, and a factor is not positive", node)
-        if name in (*_ORDERED, *_LINEAR):
-            kept = scale.axis is None or bool(node.attr("keepdims")) or "Reduce" not in name
-            return scale if kept else Refusal("a reduction drops axes", node)
+        if name in MOVES:
+            moved = carry_on(node, scale)
+            return moved or Refusal(lambda: f"{name} does not leave the axis of the factors", node)
+        if name in (*_ORDERED, *_POOLS):
+            return scale
         if name == "Resize" and _resizes_linearly(node, scale):
             return scale
         return stays
