@@ -9,7 +9,8 @@ from graphopt.rewrite import Pipeline
 __all__ = ["LEVELS", "level"]
 
 _CLEAN = (
-    "simplify,simplify-arithmetic,merge-reshapes,cancel-reshapes,merge-slices,split-slices,"
+    "simplify,simplify-arithmetic,merge-reshapes,cancel-reshapes,eliminate-dead,"
+    "merge-slices,split-slices,"
     "fold-shapes,drop-expands,cancel-quantize,inline-if,inline-loop,trim-regions,"
     "trim-outputs,merge-common,eliminate-dead"
 )
@@ -26,7 +27,7 @@ LEVELS = {
     "O1": f"merge-weights,repeat[4](fold-constants,{_CLEAN})",
     "O2": (
         f"merge-weights,repeat[4](fold-constants,{_CLEAN},specialize-if,fold-affine,decompose,"
-        f"{_FUSE})"
+        f"decompose-einsum,{_FUSE})"
     ),
     # For other runtimes: composite ops stay whole, and no constant is left to every run. Products
     # that are equal but for what folds into them are not to be merged before it does.

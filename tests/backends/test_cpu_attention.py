@@ -95,6 +95,94 @@ def test_values_of_another_size_and_single_heads() -> None:
     check(net.output(_spelled_out(net, q, k, _heads(net, "v", heads=1, size=5))))
 
 
+def test_products_by_einsum() -> None:
+    """Heads stand behind the length and are never moved."""
+    net = Net()
+    q, k, v = (net.input(name, (2, 6, 3, 8)) for name in "qkv")
+    scores = net("Einsum", q, k, equation="bqhd,bkhd->bhqk")
+    scores = net("Mul", scores, net.const(np.float32(8**-0.5)))
+    y = net("Einsum", net("Softmax", scores, axis=-1), v, equation="bhqk,bkhd->bqhd")
+    symbols = dict.fromkeys("qkv", ("N", "S", 3, 8))
+    more = [dict.fromkeys("qkv", (1, 20, 3, 8))]
+    found = kernels(check(net.output(y), symbols, more))
+    assert "attention" in found and "object" not in found
+
+
+@pytest.mark.parametrize("low", [-np.inf, -1e9])
+@pytest.mark.parametrize("shape", [(2, 1, 1, 6), (1, 3, 6, 6), (6, 6)], ids=str)
+def test_masks_that_choose(low: float, shape: tuple[int, ...]) -> None:
+    def make(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+        keep = rng.random(shape) < 0.7
+        keep[..., 0] = True
+        return keep
+
+    net = Net()
+    q, k, v = (_heads(net, name) for name in "qkv")
+    scores = net("MatMul", q, net("Transpose", k, perm=[0, 1, 3, 2]))
+    keep = net.input("m", shape, bool, make)
+    masked = net("Where", keep, scores, net.const(np.float32(low)))
+    net.output(net("MatMul", net("Softmax", masked), v))
+    assert "attention" in kernels(check(net))
+
+
+def test_rows_without_any_key_that_average() -> None:
+    net = Net()
+    q, k, v = (_heads(net, name) for name in "qkv")
+    scores = net("MatMul", q, net("Transpose", k, perm=[0, 1, 3, 2]))
+    drop = net.input("m", (1, 1, 6, 1), bool, lambda rng, shape: np.ones(shape, bool))
+    masked = net("Where", drop, net.const(np.float32(-1e4)), scores)
+    net.output(net("MatMul", net("Softmax", masked), v))
+    assert "attention" in kernels(check(net))
+
+
+@pytest.mark.parametrize("low", [-np.inf, float(np.finfo(np.float32).min)])
+def test_causal_masks_are_not_read(low: float) -> None:
+    """A triangle that is constant, or made from positions, becomes an attribute."""
+    net = Net()
+    q, k, v = (_heads(net, name, length=50) for name in "qkv")
+    triangle = net.const(np.where(np.tri(50, dtype=bool), 0, low).astype(np.float32))
+    scores = net("MatMul", q, net("Transpose", k, perm=[0, 1, 3, 2]))
+    net.output(net("MatMul", net("Softmax", net("Add", scores, triangle)), v))
+    plan = check(net).json("plan")
+    step = next(s for s in plan["steps"] if s.get("kernel") == "attention")
+    assert step["attrs"]["causal"] == 1 and len(step["inputs"]) == 3
+
+
+def test_scores_with_a_cap() -> None:
+    net = Net()
+    q, k, v = (_heads(net, name) for name in "qkv")
+    scores = net("MatMul", q, net("Transpose", k, perm=[0, 1, 3, 2]))
+    cap = net.const(np.float32(2))
+    scores = net("Mul", net("Tanh", net("Div", scores, cap)), cap)
+    net.output(net("MatMul", net("Softmax", scores), v))
+    assert "attention" in kernels(check(net))
+
+
+def test_one_projection_is_read_in_three_places() -> None:
+    """Queries, keys and values of one product, split in the ways of several exporters."""
+    for how in ("stacked", "split", "interleaved"):
+        net = Net()
+        x = net.input("x", (2, 6, 24))
+        y = net("Add", net("MatMul", x, net.weight(24, 72, scale=0.2)), net.weight(72))
+        heads, order = net.const([0, 0, 3, 8]), [0, 2, 1, 3]
+        if how == "stacked":
+            y = net(
+                "Transpose", net("Reshape", y, net.const([0, 0, 3, 3, 8])), perm=[2, 0, 3, 1, 4]
+            )
+            parts = [net("Gather", y, net.const(np.int64(i)), axis=0) for i in range(3)]
+        elif how == "split":
+            parts = net("Split", y, net.const([24, 24, 24]), axis=2, outputs=3)
+            parts = [net("Transpose", net("Reshape", p, heads), perm=order) for p in parts]
+        else:
+            y = net("Reshape", y, net.const([0, 0, 3, 24]))
+            parts = net("Split", y, net.const([8, 8, 8]), axis=3, outputs=3)
+            parts = [net("Transpose", p, perm=order) for p in parts]
+        z = net("Transpose", _spelled_out(net, *parts), perm=order)
+        net.output(net("Reshape", z, net.const([0, 0, -1])))
+        found = kernels(check(net, {"x": ("N", "T", 24)}, [{"x": (1, 40, 24)}]))
+        assert [kind for kind in found if kind not in ("view", "shape")] == ["gemm", "attention"]
+
+
 def test_scores_that_others_read_stay() -> None:
     net = Net()
     q, k, v = (_heads(net, name) for name in "qkv")

@@ -188,7 +188,23 @@ def lookups(w: Writer) -> None:
     w.graph.add_output(y, "y")
 
 
+def einsums(w: Writer) -> None:
+    """Equations of one or two operands, labels in any order."""
+    letters = "abcde"[: w.one_of(2, 3, 4, 5)]
+    sizes = {label: w.one_of(1, 2, 3) for label in letters}
+    terms = []
+    for _ in range(w.one_of(1, 2, 2)):
+        picked = w.draw(st.lists(st.sampled_from(letters), min_size=1, max_size=4, unique=True))
+        terms.append("".join(picked))
+    found = sorted(set("".join(terms)))
+    kept = w.draw(st.lists(st.sampled_from(found), max_size=4, unique=True))
+    values = [w.input(f"x{i}", *(sizes[c] for c in t)) for i, t in enumerate(terms)]
+    equation = ",".join(terms) + w.one_of("->", " -> ") + "".join(kept)
+    w.graph.add_output(w.b().Einsum(*values, equation=equation), "y")
+
+
 _WRITERS = {
+    "decompose-einsum": einsums,
     "fuse-rotary": rotary,
     "fuse-recurrent": recurrent,
     "merge-products": siblings,
