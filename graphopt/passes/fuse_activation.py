@@ -364,6 +364,8 @@ class FuseActivation(RulePass):
     """Spelled-out activations ``->`` one op."""
 
     name: ClassVar[str] = "fuse-activation"
+    # Bounds come as Min and Max, too.
+    follows: ClassVar[tuple[str, ...]] = ("simplify-activations",)
 
     # False keeps to ops that opsets before 14 have.
     hard_swish: bool = True

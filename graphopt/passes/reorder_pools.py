@@ -242,6 +242,7 @@ class ReorderPools(RulePass):
     """Pools, activations, convolutions and slices in the order that computes less."""
 
     name: ClassVar[str] = "reorder-pools"
+    follows: ClassVar[tuple[str, ...]] = ("merge-reductions", "simplify-pools")
 
     def rules(self, graph: Graph) -> list[Rule]:
         """Less work first."""

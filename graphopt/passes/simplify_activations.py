@@ -20,7 +20,17 @@ import numpy as np
 
 from graphopt.ir import Builder, Graph, Node, Value
 from graphopt.passes.polynomial import number
-from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, RulePass, Var
+from graphopt.rewrite import (
+    EXACT,
+    Match,
+    NodePattern,
+    Numerics,
+    PatternOps,
+    Refusal,
+    Rule,
+    RulePass,
+    Var,
+)
 
 __all__ = ["Range", "SimplifyActivations", "range_of"]
 
@@ -269,6 +279,7 @@ class SimplifyActivations(RulePass):
     """Activations and bounds ``->`` fewer and simpler ones."""
 
     name: ClassVar[str] = "simplify-activations"
+    numerics: ClassVar[Numerics] = EXACT
 
     def rules(self, graph: Graph) -> list[Rule]:
         """What goes comes first."""
