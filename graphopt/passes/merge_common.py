@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, ClassVar
 
-from graphopt.ir import Constant, Graph, Node, Trait, Value
+from graphopt.ir import Constant, Graph, Node, Origin, Trait, Value
 from graphopt.rewrite import EXACT, Numerics, Pass, PassContext, Refusal, record_edit
 
 __all__ = ["MergeCommon"]
@@ -45,6 +45,7 @@ class MergeCommon(Pass):
         """Merges in ``graph`` what is in it, or among ``nodes`` and ``constants`` around it."""
         seen = ChainMap[Any, Node]({}, nodes)
         known = ChainMap[Any, Value]({}, constants)
+        merged: dict[Node, list[Origin]] = {}
         changed = self._constants(graph, ctx, known)
         for node in graph:
             for region in node.regions:
@@ -56,9 +57,12 @@ class MergeCommon(Pass):
             if first is node:
                 continue
             record_edit(ctx.log, self.name, "MergeCommon", [node], [first])
-            first.origin = first.origin | node.origin
+            # Taken over at the end: one of many would grow with each.
+            merged.setdefault(first, []).append(node.origin)
             graph.replace(node, first.outputs)
             changed = True
+        for first, origins in merged.items():
+            first.origin = first.origin.union(*origins)
         return changed
 
     def _constants(self, graph: Graph, ctx: PassContext, known: MutableMapping[Any, Value]) -> bool:
