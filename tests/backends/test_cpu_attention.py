@@ -250,9 +250,32 @@ def test_the_op_on_three_axes() -> None:
     check(net.output(y), symbols, [dict.fromkeys("qkv", (1, 11, 24))])
 
 
-def test_the_op_with_a_cache() -> None:
+@pytest.mark.parametrize("causal", [0, 1])
+def test_the_op_with_a_cache(causal: int) -> None:
     net = Net(opset=23)
-    q, k, v = (_heads(net, name, length=2) for name in "qkv")
+    q = _heads(net, "q", heads=6, length=2)
+    k, v = (_heads(net, name, length=2) for name in "kv")
     past = [_heads(net, name, length=5) for name in ("pk", "pv")]
-    found = net("Attention", q, k, v, "", *past, outputs=3)
-    check(net.output(*found), fallbacks=True)
+    found = net("Attention", q, k, v, "", *past, outputs=3, is_causal=causal)
+    assert "attention" in kernels(check(net.output(*found)))
+
+
+def test_one_step_behind_a_cache_of_any_length() -> None:
+    net = Net(opset=23)
+    q, k, v = (net.input(name, (2, 1, 24)) for name in "qkv")
+    past = [_heads(net, name, length=5) for name in ("pk", "pv")]
+    attrs = {"q_num_heads": 3, "kv_num_heads": 3, "is_causal": 1}
+    net.output(*net("Attention", q, k, v, "", *past, outputs=3, **attrs))
+    symbols = {
+        **dict.fromkeys("qkv", ("N", 1, 24)),
+        **dict.fromkeys(("pk", "pv"), ("N", 3, "P", 8)),
+    }
+    sizes = {**dict.fromkeys("qkv", (1, 1, 24)), **dict.fromkeys(("pk", "pv"), (1, 3, 70, 8))}
+    assert "attention" in kernels(check(net, symbols, [sizes]))
+
+
+def test_keys_that_the_op_gives_back() -> None:
+    net = Net(opset=23)
+    q, k, v = (net.input(name, (2, 6, 24)) for name in "qkv")
+    found = net("Attention", q, k, v, q_num_heads=3, kv_num_heads=3, outputs=3)
+    assert "attention" in kernels(check(net.output(*found)))

@@ -1,8 +1,8 @@
 """Attention becomes the step kernel that goes through the keys block by block.
 
 ``graphopt::Attention(q, k, v, mask)  ->  graphopt.cpu::attention(q, k, v, mask)``; ONNX's
-``Attention`` without caches too. Heads that lie among the features of a projection are read there:
-transposes before it, and one after it, go.
+``Attention`` too, with what it caches put in front of its keys and values. Heads that lie among the
+features of a projection are read there: transposes before it, and one after it, go.
 
 Sound: the kernel's sums are the op's, in another order; rows that the op clears are cleared.
 """
@@ -38,9 +38,9 @@ class LowerAttention(Pass):
             if attention_refusal(node) is not None:
                 continue
             builder = Builder(graph, before=node, origin=node.origin)
-            value = _fused(builder, node) if node.op is ATTENTION else _onnx(builder, node)
+            values = [_fused(builder, node)] if node.op is ATTENTION else _onnx(builder, node)
             record_edit(ctx.log, self.name, "LowerAttention", [node], builder.created)
-            graph.replace(node, [value, *[None] * (len(node.outputs) - 1)])
+            graph.replace(node, values[: len(node.outputs)])
             changed = True
         return changed
 
@@ -61,10 +61,12 @@ def attention_refusal(node: Node) -> Refusal | None:
         return refused
     if node.op is ATTENTION:
         return None
-    if any(node.input(i) is not None for i in (4, 5, 6)):
-        return Refusal("it has a cache of keys and values", node)
-    if any(value.use_count for value in node.outputs[1:]):
-        return Refusal("more than its first output is read", node)
+    if node.input(6) is not None:
+        return Refusal("it counts the keys of each batch", node)
+    if len(node.outputs) > 3 and node.outputs[3].use_count:
+        return Refusal("its scores are read", node)
+    if _limits(node) and node.input(4) is not None and not isinstance(_cached(node), int):
+        return Refusal(lambda: f"it looks back from behind {_cached(node)} cached keys", node)
     if node.attr("softmax_precision") not in (None, int(DType.F32)):
         return Refusal("its softmax is computed in another type", node)
     return None
@@ -78,18 +80,36 @@ def _mask_refusal(node: Node, mask: Value) -> Refusal | None:
     q, k = node.input(0), node.input(1)
     assert q is not None and k is not None and q.shape is not None and k.shape is not None
     heads: Dim = q.shape[1] if len(q.shape) == 4 else int(node.attr("q_num_heads") or 0)
-    full = (q.shape[0], heads, q.shape[-2], k.shape[-2])
+    full = (q.shape[0], heads, q.shape[-2], k.shape[-2] + _cached(node))
     for have, want in zip(mask.shape[::-1], full[::-1], strict=False):
         if have not in (1, want):
             return Refusal("the mask does not broadcast to the scores", mask)
     return None
 
 
-def _operands(builder: Builder, node: Node, attrs: dict[str, Any]) -> list[Value | None]:
+def _cached(node: Node) -> Dim:
+    """How many keys of earlier runs come before its own."""
+    past = node.input(4) if node.op is not ATTENTION else None
+    return 0 if past is None or past.shape is None else past.shape[2]
+
+
+def _limits(node: Node) -> bool:
+    """True when positions limit what a query sees; the only query of a run sees all before it."""
+    windows = [node.attr(f"{side}_window_size") for side in ("left", "right")]
+    if any(window is not None and int(window) >= 0 for window in windows):
+        return True
+    q, k = node.input(0), node.input(1)
+    assert q is not None and k is not None and q.shape is not None and k.shape is not None
+    return bool(node.attr("is_causal")) and not q.shape[-2] == k.shape[-2] == 1
+
+
+def _operands(
+    builder: Builder, node: Node, attrs: dict[str, Any], inputs: list[Value | None]
+) -> list[Value | None]:
     """The kernel's operands, read where they lie; ``attrs`` tell where that is."""
-    operands: list[Value | None] = list(node.inputs[:4])
+    operands = list(inputs)
     for place, name in enumerate("qkv"):
-        value = node.input(place)
+        value = inputs[place]
         assert value is not None
         if value.tensor.rank == 3:
             heads = int(node.attr("q_num_heads" if name == "q" else "kv_num_heads"))
@@ -116,9 +136,9 @@ def _split(builder: Builder, x: Value, heads: int) -> Value:
     return result
 
 
-def _call(builder: Builder, node: Node, attrs: dict[str, Any]) -> Value:
+def _call(builder: Builder, node: Node, attrs: dict[str, Any], inputs: list[Value | None]) -> Value:
     """The kernel's result; with heads among the features where its only reader puts them there."""
-    operands = _operands(builder, node, attrs)
+    operands = _operands(builder, node, attrs, inputs)
     out = node.output
     joined = _joined(out)
     step = builder.call(native("attention"), *operands, _types=[joined or out.tensor], **attrs)
@@ -145,7 +165,7 @@ def _fused(builder: Builder, node: Node) -> Value:
         attrs["replace"] = 1
         if (fill := float(node.attr("fill"))) != -math.inf:
             attrs["fill"] = fill
-    return _call(builder, node, attrs)
+    return _call(builder, node, attrs, list(node.inputs[:4]))
 
 
 def _joined(out: Value) -> TensorType | None:
@@ -163,19 +183,37 @@ def _joined(out: Value) -> TensorType | None:
     return TensorType(out.tensor.dtype, (batch, length, heads * size))
 
 
-def _onnx(builder: Builder, node: Node) -> Value:
+def _present(builder: Builder, node: Node) -> list[Value]:
+    """Keys and values with those of earlier runs before them, [batch, heads, length, size]."""
+    found = []
+    for place in (1, 2):
+        value, past = node.input(place), node.input(place + 3)
+        assert value is not None
+        if value.tensor.rank == 3:
+            value = _split(builder, value, int(node.attr("kv_num_heads")))
+        found.append(value if past is None else builder.Concat(past, value, axis=2))
+    return found
+
+
+def _onnx(builder: Builder, node: Node) -> list[Value | None]:
     # A row that the mask leaves no key is 0 in ONNX.
     attrs: dict[str, Any] = {"zero_masked_rows": 1}
     if node.attr("scale") is not None:
         attrs["scale"] = float(node.attr("scale"))
     if node.attr("softcap"):
         attrs["softcap"] = float(node.attr("softcap"))
-    if node.attr("is_causal"):
+    if node.attr("is_causal") and _limits(node):
         attrs["causal"] = 1
+    if _limits(node) and (cached := _cached(node)):
+        attrs["causal_offset"] = cached
     for ours, theirs in (
         ("left_window", "left_window_size"),
         ("right_window", "right_window_size"),
     ):
         if node.attr(theirs) is not None and int(node.attr(theirs)) >= 0:
             attrs[ours] = int(node.attr(theirs))
-    return _call(builder, node, attrs)
+    inputs, present = list(node.inputs[:4]), []
+    if node.input(4) is not None or any(value.use_count for value in node.outputs[1:3]):
+        present = _present(builder, node)
+        inputs[1:3] = present
+    return [_call(builder, node, attrs, inputs), *present, *[None] * (3 - len(present))]
