@@ -16,7 +16,7 @@ from graphopt.cli.common import (
     parse_shapes,
     progress,
 )
-from graphopt.cli.models import read_graph, read_pipeline, save_graph
+from graphopt.cli.models import context_of, read_graph, read_pipeline, save_graph
 from graphopt.errors import VerificationError
 
 __all__ = ["bisect"]
@@ -52,7 +52,8 @@ def bisect(
     data = load_inputs(inputs) if inputs is not None else None
     source = read_graph(model, parse_shapes(input_shape))
     with progress(f"bisecting {model.name}"):
-        found = search(source, pipeline, data, tolerance=tolerance, special=special)
+        ctx = context_of(passes, source)
+        found = search(source, pipeline, data, tolerance=tolerance, special=special, ctx=ctx)
     result: dict[str, Any] = {
         "model": str(model),
         "passes": str(pipeline),

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from graphopt.cli.common import InputShapes, JsonFlag, emit_json, parse_shapes, progress, table
-from graphopt.cli.models import read_graph, read_log, read_pipeline
+from graphopt.cli.models import context_of, read_graph, read_log, read_pipeline
 from graphopt.errors import OptionError
-from graphopt.rewrite import Edit, EditLog, PassContext
+from graphopt.rewrite import Edit, EditLog
 
 __all__ = ["explain"]
 
@@ -76,7 +76,7 @@ def _of_model(
     pipeline = read_pipeline(passes)
     with progress(f"optimizing {model.name}"):
         source = read_graph(model, shapes)
-        ctx = PassContext(log=EditLog(record=True))
+        ctx = context_of(passes, source)
         if why_not is not None:
             from graphopt.passes import TABLE
 

@@ -14,10 +14,11 @@ from graphopt.cli.files import save_bytes, save_npz, save_text
 from graphopt.errors import ArtifactError, GraphoptError, ModelError, OptionError
 from graphopt.ir import Graph
 from graphopt.ir.text import INLINE_ELEMENTS
-from graphopt.rewrite import EditLog, Finding, Pipeline, lint
+from graphopt.rewrite import EditLog, Finding, PassContext, Pipeline, lint
 
 __all__ = [
     "check_order",
+    "context_of",
     "is_artifact",
     "read_graph",
     "read_log",
@@ -104,6 +105,17 @@ def read_pipeline(spec: str) -> Pipeline:
             raise OptionError(finding.text)
         typer.echo(str(finding), err=True)
     return pipeline
+
+
+def context_of(spec: str, source: Graph) -> PassContext:
+    """A context that records, and for the level ``onnx`` keeps to ops that the model's opset has,
+    as ``graphopt optimize`` does."""
+    ctx = PassContext(log=EditLog(record=True))
+    if spec == "onnx":
+        from graphopt.exporters.onnx_opset import acceptor
+
+        ctx.accepts = acceptor(source, None, contrib=False)
+    return ctx
 
 
 def check_order(pipeline: Pipeline) -> list[Finding]:

@@ -69,6 +69,7 @@ class EditLog:
         self._journal: Journal | None = None
         self._entries: list[Entry] = []
         self._seen = 0
+        self._says = ""
         self._source: Graph | None = None
 
     # ---- while passes run ----
@@ -89,9 +90,11 @@ class EditLog:
         graph.journal(self._journal)
         return True
 
-    def begin(self, name: str) -> int:
-        """A run of the pass ``name`` begins; how many edits there are."""
+    def begin(self, name: str, says: str = "") -> int:
+        """A run of the pass ``name`` begins; how many edits there are. ``says`` is the reason of
+        edits that give none."""
         self.steps.append(name)
+        self._says = says
         self._seen = len(self._entries)
         return len(self._edits)
 
@@ -128,8 +131,8 @@ class EditLog:
     def _append(self, edit: Edit, start: int, gone: Sequence[Node], new: Sequence[Node]) -> Edit:
         number = len(self._edits) + 1
         edit = Edit(
-            edit.pass_name, edit.rule, edit.removed, edit.added, edit.origin, edit.reason,
-            len(self.steps), number,
+            edit.pass_name, edit.rule, edit.removed, edit.added, edit.origin,
+            edit.reason or self._says, len(self.steps), number,
         )  # fmt: skip
         self._edits.append(edit)
         self._starts.append(start)

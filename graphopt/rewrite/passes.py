@@ -21,7 +21,7 @@ from graphopt.rewrite.driver import apply_rules
 from graphopt.rewrite.log import EditLog
 from graphopt.rewrite.match import Refusal
 from graphopt.rewrite.numerics import REASSOCIATES, Numerics
-from graphopt.rewrite.rule import Rule
+from graphopt.rewrite.rule import Rule, first_line
 
 __all__ = ["Pass", "PassContext", "PassTable", "Pipeline", "RulePass"]
 
@@ -92,7 +92,7 @@ class Pass(ABC):
         for instrument in ctx.before:
             instrument(self, graph)
         followed = ctx.log.follow(graph)
-        edits = ctx.log.begin(self.name)
+        edits = ctx.log.begin(self.name, first_line(type(self)))
         started = time.perf_counter()
         try:
             changed = self.run(graph, ctx)

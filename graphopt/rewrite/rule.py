@@ -14,12 +14,18 @@ from graphopt.rewrite.match import Match, Refusal, match_node
 from graphopt.rewrite.pattern import NodePattern, PatternOps, Var
 from graphopt.rewrite.prefilter import Test, compile_test
 
-__all__ = ["Rule"]
+__all__ = ["Rule", "first_line"]
 
 # A match that only the check refuses came further than any that the pattern refuses.
 _CHECKED = 1 << 30
 
 Replacement = Value | Sequence[Value | None]
+
+
+def first_line(cls: type) -> str:
+    """What a class is for, in one line: the first of its docstring, as plain text."""
+    text = inspect.getdoc(cls) or ""
+    return text.splitlines()[0].replace("``", "") if text else ""
 
 
 class Rule(ABC):
@@ -38,8 +44,7 @@ class Rule(ABC):
     @cached_property
     def says(self) -> str:
         """What the rule does, in one line: the first of its docstring."""
-        text = inspect.getdoc(type(self)) or ""
-        return text.splitlines()[0].replace("``", "") if text else ""
+        return first_line(type(self))
 
     @abstractmethod
     def pattern(self, *args: Any, **kwargs: Any) -> NodePattern | Sequence[NodePattern]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from graphopt.errors import GraphoptError, OptionError
@@ -75,13 +76,10 @@ def bisect(
     found = Bisection(len(ctx.log), inputs, comparisons, tried=search.tried)
     if problem is None:
         return found
-    good, bad = 0, len(ctx.log)
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        if search.problem(middle)[0] is None:
-            good = middle
-        else:
-            bad = middle
+    # Passes first: between the edits of one that is written by hand, a graph may be halfway.
+    ends = [edit.number for edit, after in pairwise(ctx.log) if after.step != edit.step]
+    good, bad = search.first_bad([0, *ends, len(ctx.log)])
+    _, bad = search.first_bad(range(good, bad + 1))
     problem, comparisons = search.problem(bad)
     assert problem is not None
     wrong = next((c for c in comparisons if not c.ok), None)
@@ -122,6 +120,18 @@ class _Search:
             return None, found
         text = f"output '{bad.name}' is off by {bad.error:.3g} (allowed {bad.tolerance:.3g})"
         return text, found
+
+    def first_bad(self, counts: Sequence[int]) -> tuple[int, int]:
+        """Two neighbours in ``counts``, whose first is known to be right and whose last wrong: the
+        graph is right after so many edits, and wrong after so many."""
+        low, high = 0, len(counts) - 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.problem(counts[middle])[0] is None:
+                low = middle
+            else:
+                high = middle
+        return counts[low], counts[high]
 
     def compare(self, actual: Mapping[str, Any]) -> list[Comparison]:
         found = compare(actual, self.expected)
