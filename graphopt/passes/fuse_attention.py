@@ -118,6 +118,11 @@ def _target(logits: Logits) -> Shape:
     """The two leading axes [batch, heads] of the fused op."""
     assert logits.q.shape is not None
     lead = logits.q.shape[:-2] if logits.space is None else logits.space
+    if len(lead) == 1 and logits.space is None:
+        # Batch and heads were merged for the product alone.
+        behind = _behind_reshapes(logits.q).shape
+        if behind is not None and len(behind) == 4:
+            lead = behind[:-2]
     if len(lead) <= 2:
         return (*[1] * (2 - len(lead)), *lead)
     return (product(lead[:-1]), lead[-1])
@@ -133,6 +138,9 @@ def _lead_dims(old: Shape, new: Shape) -> list[int] | None:
 
 def _with_lead(op: Builder, x: Value, lead: Shape) -> Value:
     """``x`` with other leading axes; the last two stay. :func:`_lead_dims` must know them."""
+    behind = _behind_reshapes(x)
+    if behind.shape is not None and behind.shape[:-2] == lead:
+        return behind
     assert x.shape is not None
     old, result = x.shape[:-2], x
     if old == lead:

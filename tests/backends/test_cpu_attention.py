@@ -183,6 +183,31 @@ def test_one_projection_is_read_in_three_places() -> None:
         assert [kind for kind in found if kind not in ("view", "shape")] == ["gemm", "attention"]
 
 
+@pytest.mark.parametrize("lengths_first", [False, True])
+def test_batch_and_heads_merged(lengths_first: bool) -> None:
+    """Products of three axes; with the length first, as torch's own module has it."""
+    net = Net()
+    x = net.input("x", (6, 1, 24) if lengths_first else (2, 6, 24))
+
+    def heads() -> str:
+        y = net("Add", net("MatMul", x, net.weight(24, 24, scale=0.2)), net.weight(24))
+        if lengths_first:
+            return str(net("Transpose", net("Reshape", y, net.const([6, 3, 8])), perm=[1, 0, 2]))
+        y = net("Transpose", net("Reshape", y, net.const([0, 0, 3, 8])), perm=[0, 2, 1, 3])
+        return str(net("Reshape", y, net.const([6, 6, 8])))
+
+    q, k, v = heads(), heads(), heads()
+    weights = net("Softmax", net("MatMul", q, net("Transpose", k, perm=[0, 2, 1])), axis=-1)
+    y = net("MatMul", weights, v)
+    if lengths_first:
+        y = net("Transpose", y, perm=[1, 0, 2])
+    else:
+        y = net("Transpose", net("Reshape", y, net.const([2, 3, 6, 8])), perm=[0, 2, 1, 3])
+    net.output(net("Reshape", y, net.const([6, 1, 24] if lengths_first else [2, 6, 24])))
+    found = kernels(check(net))
+    assert found.count("attention") == 1 and "object" not in found
+
+
 def test_scores_that_others_read_stay() -> None:
     net = Net()
     q, k, v = (_heads(net, name) for name in "qkv")

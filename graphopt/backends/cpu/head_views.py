@@ -1,7 +1,8 @@
 """Where heads lie among the features of a projection: what attention reads without a copy.
 
 ``Transpose(Reshape(x, [B, S, H, D]), (0, 2, 1, 3))`` and its like, through Split, Slice and Gather,
-are a walk over ``x`` [B, S, features] with fixed steps. :func:`read_heads` finds them.
+are a walk over ``x`` [B, S, features] with fixed steps. :func:`read_heads` finds them. A single
+batch may stand anywhere, or nowhere.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from graphopt.ir import Dim, Node, Value, product
 
 __all__ = ["Heads", "read_features", "read_heads"]
 
-# An axis: ("batch" or "length", size), or (features from one element to the next, size).
+# An axis: ("batch", "length" or "unit", size), or (features from one element to the next, size).
 Axis: TypeAlias = "tuple[str | int, Dim]"
 
 
@@ -33,6 +34,8 @@ class Heads:
 @dataclass(frozen=True)
 class _Layout:
     source: Value
+    batch: Dim
+    length: Dim
     features: int
     begin: int
     axes: tuple[Axis, ...]
@@ -40,55 +43,74 @@ class _Layout:
 
 def read_heads(value: Value) -> Heads | None:
     """``value`` [batch, heads, length, size] as a walk over features; None where it is none."""
-    layout = _read(value)
+    for batched in (True, False):
+        found = _heads(_read(value, batched))
+        if found is not None:
+            return found
+    return None
+
+
+def _heads(layout: _Layout | None) -> Heads | None:
     if layout is None or len(layout.axes) != 4:
         return None
     batch, heads, length, size = layout.axes
-    if batch[0] != "batch" or length[0] != "length" or size[0] != 1:
+    if not _is_batch(layout, batch) or length[0] != "length" or size[0] != 1:
         return None
-    if not isinstance(heads[0], int) or not isinstance(heads[1], int):
+    step, count = heads if heads[0] != "unit" else (size[1], 1)
+    if not isinstance(step, int) or not isinstance(count, int) or not isinstance(size[1], int):
         return None
-    if not isinstance(size[1], int) or heads[0] < size[1] or heads[1] < 1:
+    if step < size[1] or count < 1:
         return None
-    shape = (batch[1], length[1], layout.features)
-    return Heads(layout.source, shape, layout.begin, heads[0], heads[1], size[1])
+    shape = (layout.batch, layout.length, layout.features)
+    return Heads(layout.source, shape, layout.begin, step, count, size[1])
+
+
+def _is_batch(layout: _Layout, axis: Axis) -> bool:
+    return axis[0] == "batch" or (axis[0] == "unit" and layout.batch == 1)
 
 
 def read_features(value: Value, heads: int) -> Heads | None:
     """``value`` [batch, length, heads * size] as a walk over what it is cut from."""
-    layout = _read(value)
+    layout = _read(value, True)
     if layout is None or len(layout.axes) != 3 or heads < 1:
         return None
     batch, length, run = layout.axes
-    if batch[0] != "batch" or length[0] != "length" or run[0] != 1:
+    if not _is_batch(layout, batch) or length[0] != "length" or run[0] != 1:
         return None
     if not isinstance(run[1], int) or run[1] % heads:
         return None
-    shape, size = (batch[1], length[1], layout.features), run[1] // heads
+    shape = (layout.batch, layout.length, layout.features)
+    size = run[1] // heads
     return Heads(layout.source, shape, layout.begin, size, heads, size)
 
 
-def _read(value: Value) -> _Layout | None:
+def _read(value: Value, batched: bool) -> _Layout | None:
+    """``batched``: sources have a batch before the length; else the length comes first."""
     node = value.producer
     if node is not None and not node.op.domain and node.input(0) is not None:
         reader = _READERS.get(node.op.name)
-        found = reader(node, value) if reader is not None else None
+        source = node.input(0)
+        inner = _read(source, batched) if reader is not None and source is not None else None
+        found = reader(node, value, inner) if reader is not None and inner is not None else None
         if found is not None:
             return found
-    return _source(value)
+    return _source(value, batched)
 
 
-def _source(value: Value) -> _Layout | None:
+def _source(value: Value, batched: bool) -> _Layout | None:
     """A value in memory as it stands: batch, length, and features split into fixed axes."""
-    shape = value.shape
-    if shape is None or len(shape) < 3:
+    shape, lead = value.shape, 2 if batched else 1
+    if shape is None or len(shape) <= lead:
         return None
-    runs = _runs(shape[2:], 1)
+    runs = _runs(shape[lead:], 1)
     if runs is None:
         return None
-    features = product(shape[2:])
+    features = product(shape[lead:])
     assert isinstance(features, int)
-    return _Layout(value, features, 0, (("batch", shape[0]), ("length", shape[1]), *runs))
+    batch: Dim = shape[0] if batched else 1
+    length = shape[lead - 1]
+    axes: list[Axis] = [("batch", batch)] if batched else []
+    return _Layout(value, batch, length, features, 0, (*axes, ("length", length), *runs))
 
 
 def _runs(shape: tuple[Dim, ...], step: int) -> list[Axis] | None:
@@ -102,39 +124,40 @@ def _runs(shape: tuple[Dim, ...], step: int) -> list[Axis] | None:
     return axes
 
 
-def _of(node: Node) -> _Layout | None:
-    source = node.input(0)
-    assert source is not None
-    return _read(source)
-
-
-def _transpose(node: Node, value: Value) -> _Layout | None:
-    layout = _of(node)
-    if layout is None:
-        return None
+def _transpose(node: Node, value: Value, layout: _Layout) -> _Layout | None:
     perm = node.attr("perm") or range(len(layout.axes) - 1, -1, -1)
     return replace(layout, axes=tuple(layout.axes[axis] for axis in perm))
 
 
-def _reshape(node: Node, value: Value) -> _Layout | None:
-    """Only where the last axis is split, all others staying."""
-    layout = _of(node)
+def _reshape(node: Node, value: Value, layout: _Layout) -> _Layout | None:
+    """Only where axes of features are split and axes of size 1 come or go, all others staying."""
     shape = value.shape
-    if layout is None or shape is None or len(layout.axes) > len(shape):
+    if shape is None:
         return None
-    *kept, last = layout.axes
-    split = shape[len(kept) :]
-    if [size for _, size in kept] != list(shape[: len(kept)]) or product(split) != last[1]:
+    axes: list[Axis] = []
+    wanted = [dim for dim in shape if dim != 1]
+    for step, size in layout.axes:
+        if size == 1:
+            continue
+        if wanted and wanted[0] == size:
+            axes.append((step, wanted.pop(0)))
+            continue
+        part: list[Dim] = []
+        while wanted and product(part) != size and isinstance(wanted[0], int):
+            part.append(wanted.pop(0))
+        runs = _runs(tuple(part), step) if isinstance(step, int) and product(part) == size else None
+        if runs is None:
+            return None
+        axes.extend(runs)
+    if wanted:
         return None
-    if not isinstance(last[0], int):
-        return None
-    runs = _runs(split, last[0])
-    return None if runs is None else replace(layout, axes=(*kept, *runs))
+    left = iter(axes)
+    return replace(layout, axes=tuple(("unit", 1) if dim == 1 else next(left) for dim in shape))
 
 
-def _squeeze(node: Node, value: Value) -> _Layout | None:
-    layout, axes = _of(node), node.input(1)
-    if layout is None or axes is None or axes.constant is None:
+def _squeeze(node: Node, value: Value, layout: _Layout) -> _Layout | None:
+    axes = node.input(1)
+    if axes is None or axes.constant is None:
         return None
     gone = {int(axis) % len(layout.axes) for axis in axes.constant.array.ravel()}
     return replace(
@@ -142,9 +165,20 @@ def _squeeze(node: Node, value: Value) -> _Layout | None:
     )
 
 
-def _gather(node: Node, value: Value) -> _Layout | None:
-    layout, index = _of(node), node.input(1)
-    if layout is None or index is None or index.constant is None or index.shape != ():
+def _unsqueeze(node: Node, value: Value, layout: _Layout) -> _Layout | None:
+    axes, rank = node.input(1), value.tensor.rank
+    if axes is None or axes.constant is None or rank is None:
+        return None
+    new = {int(axis) % rank for axis in axes.constant.array.ravel()}
+    left = iter(layout.axes)
+    return replace(
+        layout, axes=tuple(("unit", 1) if place in new else next(left) for place in range(rank))
+    )
+
+
+def _gather(node: Node, value: Value, layout: _Layout) -> _Layout | None:
+    index = node.input(1)
+    if index is None or index.constant is None or index.shape != ():
         return None
     place = int(node.attr("axis")) % len(layout.axes)
     at = _moved(layout, place, int(index.constant.array), 1)
@@ -153,10 +187,9 @@ def _gather(node: Node, value: Value) -> _Layout | None:
     return replace(at, axes=(*at.axes[:place], *at.axes[place + 1 :]))
 
 
-def _slice(node: Node, value: Value) -> _Layout | None:
-    layout = _of(node)
+def _slice(node: Node, value: Value, layout: _Layout) -> _Layout | None:
     constants = [None if v is None else v.constant for v in node.inputs[1:]]
-    if layout is None or len(constants) < 3 or value.shape is None:
+    if len(constants) < 3 or value.shape is None:
         return None
     starts, _, axes = constants[:3]
     steps = constants[3] if len(constants) > 3 else None
@@ -174,10 +207,7 @@ def _slice(node: Node, value: Value) -> _Layout | None:
     return layout
 
 
-def _split(node: Node, value: Value) -> _Layout | None:
-    layout = _of(node)
-    if layout is None:
-        return None
+def _split(node: Node, value: Value, layout: _Layout) -> _Layout | None:
     place = int(node.attr("axis")) % len(layout.axes)
     sizes = [v.shape[place] if v.shape is not None else None for v in node.outputs]
     before = sizes[: value.index]
@@ -206,4 +236,5 @@ _READERS = {
     "Split": _split,
     "Squeeze": _squeeze,
     "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
 }

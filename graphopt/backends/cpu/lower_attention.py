@@ -170,17 +170,24 @@ def _fused(builder: Builder, node: Node) -> Value:
 
 def _joined(out: Value) -> TensorType | None:
     """The type of ``out`` with heads among the features, if its only reader puts them there."""
-    users = out.users
-    if len(users) != 1 or out.is_output or out.shape is None or len(out.shape) != 4:
-        return None
-    if not users[0].is_a("Transpose"):
+    if out.shape is None or len(out.shape) != 4:
         return None
     batch, heads, length, size = out.shape
-    if tuple(users[0].attr("perm") or ()) != (0, 2, 1, 3):
-        return None
     if not isinstance(heads, int) or not isinstance(size, int):
         return None
+    perm: tuple[int, ...] = (0, 2, 1, 3)
+    reader = _only_reader(out)
+    if reader is not None and batch == 1 and reader.output.shape == (heads, length, size):
+        # A single batch goes before the transpose.
+        reader, perm = _only_reader(reader.output), (1, 0, 2)
+    if reader is None or not reader.is_a("Transpose") or tuple(reader.attr("perm") or ()) != perm:
+        return None
     return TensorType(out.tensor.dtype, (batch, length, heads * size))
+
+
+def _only_reader(value: Value) -> Node | None:
+    users = value.users
+    return users[0] if len(users) == 1 and not value.is_output else None
 
 
 def _present(builder: Builder, node: Node) -> list[Value]:
