@@ -1,6 +1,7 @@
 """Rewriting: patterns, rules, the driver, the edit log, passes and pipelines."""
 
 from graphopt.rewrite.driver import apply_rules, record_edit
+from graphopt.rewrite.function_rule import FunctionRule, rule
 from graphopt.rewrite.lint import Finding, lint
 from graphopt.rewrite.log import Edit, EditLog
 from graphopt.rewrite.match import Match, Refusal, match_node
@@ -16,6 +17,7 @@ __all__ = [
     "Edit",
     "EditLog",
     "Finding",
+    "FunctionRule",
     "Match",
     "NodePattern",
     "Numerics",
@@ -35,4 +37,5 @@ __all__ = [
     "match_node",
     "record_edit",
     "replay",
+    "rule",
 ]

@@ -163,27 +163,40 @@ def _expand(pattern: Pattern, subject: _Subject, match: Match) -> list[list[_Goa
     """What is left to show when ``pattern`` meets ``subject``: alternatives, lists of goals."""
     if isinstance(subject, Node):
         assert isinstance(pattern, NodePattern)
-        return _expand_node(pattern, subject, match)
+        found = _expand_node(pattern, subject, match)
+        if pattern.checks and not isinstance(found, Refusal):
+            return _check_value(pattern, subject.outputs[pattern.output]) or found
+        return found
     if isinstance(pattern, Optional_):
         return [[]] if subject is None else [[(pattern.inner, subject)]]
     if subject is None:
         return Refusal("an operand that the pattern needs is absent", match.root)
-    for predicate, reason in pattern.checks:
-        if not predicate(subject):
-            return _failed(reason, subject)
-    if isinstance(pattern, Var):
-        return _match_var(pattern, subject, match) or [[]]
-    if isinstance(pattern, Scalar):
-        return _match_scalar(pattern, subject, match) or [[]]
-    if isinstance(pattern, AnyOf):
-        return [[(option, subject)] for option in pattern.options]
+    found = _expand_kind(pattern, subject, match)
+    # What a value is not tells more than which condition it breaks.
+    return found if isinstance(found, Refusal) else _check_value(pattern, subject) or found
+
+
+def _expand_kind(pattern: Pattern, value: Value, match: Match) -> list[list[_Goal]] | Refusal:
     if isinstance(pattern, NodePattern):
-        return _expand_value(pattern, subject, match)
+        return _expand_value(pattern, value, match)
+    if isinstance(pattern, Var):
+        return _match_var(pattern, value, match) or [[]]
+    if isinstance(pattern, Scalar):
+        return _match_scalar(pattern, value, match) or [[]]
+    if isinstance(pattern, AnyOf):
+        return [[(option, value)] for option in pattern.options]
     raise TypeError(f"{type(pattern).__name__} cannot stand here")
 
 
-def _failed(reason: str, value: Value) -> Refusal:
-    return Refusal(lambda: f"{reason} does not hold for {value!r}", value)
+def _check_value(pattern: Pattern, value: Value) -> Refusal | None:
+    for predicate, reason in pattern.checks:
+        if not predicate(value):
+            return Refusal(_failed(reason, value), value, reached=1)
+    return None
+
+
+def _failed(reason: str, value: Value) -> Callable[[], str]:
+    return lambda: f"{reason} does not hold for {value!r}"
 
 
 def _expand_value(pattern: NodePattern, value: Value, match: Match) -> list[list[_Goal]] | Refusal:
@@ -200,6 +213,8 @@ def _expand_value(pattern: NodePattern, value: Value, match: Match) -> list[list
 def _match_var(pattern: Var, value: Value, match: Match) -> Refusal | None:
     if pattern.constant and not value.is_constant:
         return Refusal(lambda: f"expected a constant, found {_describe(value)}", value)
+    if not pattern.name:
+        return None
     bound = match.bindings.setdefault(pattern.name, value)
     if bound is not value:
         return Refusal(lambda: f"'{pattern.name}' is both %{bound.name} and %{value.name}", value)
@@ -270,13 +285,17 @@ def _shared_reason(value: Value, stranger: Node) -> Callable[[], str]:
 def _operand_goals(pattern: NodePattern, node: Node, match: Match) -> list[list[_Goal]] | Refusal:
     operands = pattern.operands
     values = list(node.inputs)
+    further: list[_Goal] = []
     if operands and isinstance(operands[-1], Rest):
-        fixed = len(operands) - 1
-        if len(values) < fixed:
+        each, fixed = operands[-1].each, len(operands) - 1
+        missing = operands[len(values) : fixed]
+        if not all(isinstance(item, Optional_) for item in missing):
             return Refusal(f"{node.op.name} has {len(values)} operands, not {fixed}", node)
         rest = tuple(values[fixed:])
         if match.lists.setdefault(operands[-1].name, rest) != rest:
             return Refusal(f"'{operands[-1].name}' stands for two lists of operands", node)
+        if each is not None:
+            further = [(each, value) for value in rest]
         operands, values = operands[:-1], values[:fixed]
     if len(values) > len(operands):
         return Refusal(
@@ -286,8 +305,8 @@ def _operand_goals(pattern: NodePattern, node: Node, match: Match) -> list[list[
     goals: list[_Goal] = list(zip(operands, values, strict=True))
     if len(goals) == 2 and node.op.has(Trait.COMMUTATIVE) and values[0] is not values[1]:
         (first, a), (second, b) = goals
-        return [goals, [(first, b), (second, a)]]
-    return [goals]
+        return [goals + further, [(first, b), (second, a), *further]]
+    return [goals + further]
 
 
 def _describe(value: Value) -> str:

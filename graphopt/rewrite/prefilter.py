@@ -42,7 +42,7 @@ def compile_test(pattern: NodePattern) -> Test | None:
 
 
 def _needs(operands: tuple[Pattern, ...]) -> list[_Need]:
-    found = []
+    found: list[_Need] = []
     for index, operand in enumerate(operands):
         if isinstance(operand, Scalar) or (isinstance(operand, Var) and operand.constant):
             found.append((index, None))
