@@ -11,7 +11,7 @@ from typing import Any
 from graphopt.ir import Graph, clone
 from graphopt.passes import parse_pipeline
 from graphopt.passes.pipelines import LEVELS, level
-from graphopt.rewrite import PassContext, Pipeline
+from graphopt.rewrite import Pass, PassContext
 
 __all__ = ["from_onnx", "optimize", "save_onnx", "to_graph", "to_onnx"]
 
@@ -36,12 +36,12 @@ def to_graph(model: Any, *, input_shapes: Mapping[str, Sequence[int | str]] | No
 
 def optimize(
     graph: Graph,
-    passes: str | Pipeline = "O2",
+    passes: str | Pass = "O2",
     *,
     ctx: PassContext | None = None,
     in_place: bool = False,
 ) -> Graph:
-    """A new graph after ``passes``: a level (O0, O1, O2), a pipeline, or the text of one.
+    """A new graph after ``passes``: a level (O0, O1, O2, onnx), a pass or pipeline, or its text.
 
     ``in_place`` changes ``graph`` itself, which saves the copy. Raises OptionError for a pass that
     does not exist.

@@ -1,7 +1,7 @@
 """Rewriting: patterns, rules, the driver, the edit log, passes and pipelines."""
 
 from graphopt.rewrite.driver import apply_rules, record_edit
-from graphopt.rewrite.function_rule import FunctionRule, rule
+from graphopt.rewrite.function_rule import FunctionRule, rule, rule_pass
 from graphopt.rewrite.lint import Finding, lint
 from graphopt.rewrite.log import Edit, EditLog
 from graphopt.rewrite.match import Match, Refusal, match_node
@@ -38,4 +38,5 @@ __all__ = [
     "record_edit",
     "replay",
     "rule",
+    "rule_pass",
 ]

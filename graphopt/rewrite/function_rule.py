@@ -14,12 +14,14 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from graphopt.ir import Builder
+from graphopt.ir import Builder, Graph
 from graphopt.rewrite.match import Match, Refusal
+from graphopt.rewrite.numerics import EXACT, Numerics
+from graphopt.rewrite.passes import RulePass
 from graphopt.rewrite.pattern import NodePattern, PatternOps, Var
 from graphopt.rewrite.rule import Replacement, Rule
 
-__all__ = ["FunctionRule", "rule"]
+__all__ = ["FunctionRule", "rule", "rule_pass"]
 
 Check = Callable[[Match], Refusal | str | None]
 
@@ -90,3 +92,21 @@ def rule(
         return FunctionRule(pattern, function, check)
 
     return decorate
+
+
+def rule_pass(title: str, *rules: Rule, numerics: Numerics = EXACT) -> RulePass:
+    """A pass of that name that applies ``rules`` up to a fixed point, first ones first.
+
+    ``numerics`` says how far they may move the numbers.
+    """
+    declared = numerics
+
+    class Made(RulePass):
+        name = title
+        numerics = declared
+        exact = declared.kind != "lossy"
+
+        def rules(self, graph: Graph) -> list[Rule]:
+            return list(rules)
+
+    return Made()
