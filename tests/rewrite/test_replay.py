@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, note, settings
 
 from benchmarks import zoo
+from graphopt.backends import Target, find
 from graphopt.errors import ModelError, OptionError, ParseError
 from graphopt.frontends.onnx import from_onnx
 from graphopt.ir import Builder, Graph, Journal, clone, parse, play, print_graph, verify
@@ -64,9 +65,24 @@ def test_the_zoo_is_rebuilt_from_its_log(name: str) -> None:
     check(level("O2"), from_onnx(zoo.path(name)))
 
 
+@pytest.mark.parametrize("name", [model.name for model in zoo.models()])
+@pytest.mark.zoo
+@pytest.mark.timeout(600)
+def test_lowering_the_zoo_is_rebuilt_from_its_log(name: str) -> None:
+    """The hand-written passes of a backend, groups with regions no less."""
+    source = from_onnx(zoo.path(name))
+    graph, log, target = clone(source), EditLog(record=True), Target.parse("cpu")
+    ctx = PassContext(log=log, target=target)
+    level("O2")(graph, ctx)
+    find(target.kind).pipeline(target)(graph, ctx)
+    assert any(edit.pass_name.startswith("cpu-") for edit in log)
+    assert print_graph(replay(source, log)) == print_graph(graph)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(graph=graphs(max_nodes=16))
 def test_random_graphs_are_rebuilt_from_their_log(graph: Graph) -> None:
+    note(print_graph(graph))
     check(level("O2"), graph)
 
 
