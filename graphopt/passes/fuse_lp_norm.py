@@ -6,7 +6,8 @@
 which was NaN, is 0, and rows shorter than eps are made as long as others.
 
 Values are f32 or f64, and nothing in between is read by others. Sound up to rounding: the
-definitions of the ops. Squares that overflow on the way need not in the op.
+definitions of the ops. Squares that overflow on the way need not in the op; a variance as a
+difference of moments, which shows how they are rounded, stays.
 """
 
 from __future__ import annotations
@@ -69,10 +70,23 @@ class FuseSquares(_Reduction):
         return [op.ReduceSum(s, op.rest("axes"), _bind="sum") for s in squares]
 
     def check(self, m: Match) -> Refusal | None:
-        """A root that follows makes it a ReduceL2."""
+        """A root that follows makes it a ReduceL2; a difference shows how the sum was rounded."""
         if any(user.is_a("Sqrt") for user in m.root.output.users):
             return Refusal("a root follows", m.root)
+        if _is_subtracted_from(m.root.output, 3):
+            return Refusal("a difference of moments follows, which leaves rounding alone", m.root)
         return super().check(m)
+
+
+def _is_subtracted_from(value: Value, depth: int) -> bool:
+    """True when ``value``, but for a factor or a shape, is the minuend of a difference."""
+    for user in value.users:
+        if user.is_a("Sub") and user.input(0) is value:
+            return True
+        passes = user.op.name in ("Mul", "Div", "Reshape", "Unsqueeze", "Squeeze")
+        if depth and passes and _is_subtracted_from(user.output, depth - 1):
+            return True
+    return False
 
 
 class FuseL1(_Reduction):
