@@ -49,9 +49,12 @@ def test_text_recognition() -> None:
 
 
 def test_file_types() -> None:
-    """JAX through TensorFlow: tanh GELU, normalisation by moments, softmax spelled out."""
+    """JAX through TensorFlow: tanh GELU, normalisation by moments, softmax spelled out.
+
+    Another GELU is of an embedding, and done once for all of its table.
+    """
     ops = _ops(_optimized("magika"))
-    assert (ops["Gelu"], ops["LayerNormalization"], ops["Softmax"]) == (2, 1, 1)
+    assert (ops["Gelu"], ops["LayerNormalization"], ops["Softmax"]) == (1, 1, 1)
     assert not ops.keys() & {"Tanh", "Exp"}
 
 
