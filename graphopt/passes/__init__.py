@@ -48,6 +48,7 @@ TABLE = PassTable(
         "simplify-arithmetic": "graphopt.passes.simplify_arithmetic:SimplifyArithmetic",
         "reorder-pools": "graphopt.passes.reorder_pools:ReorderPools",
         "replace-average-pools": "graphopt.passes.replace_average_pools:ReplaceAveragePools",
+        "simplify-indices": "graphopt.passes.simplify_indices:SimplifyIndices",
         "simplify": "graphopt.passes.simplify:Simplify",
         "simplify-activations": "graphopt.passes.simplify_activations:SimplifyActivations",
         "simplify-pools": "graphopt.passes.simplify_pools:SimplifyPools",

@@ -160,6 +160,10 @@ def _best(m: Match) -> _Plan | Refusal:
     tree = _tree(m)
     if isinstance(tree, Refusal):
         return tree
+    for node in tree.nodes:
+        # Else what it computes would lack axes that no operand has.
+        if not any(v is not None and v.tensor.shape == tree.shape for v in node.inputs):
+            return Refusal(f"no operand of %{node.output.name} has its whole shape", node)
     out = m.root.output.tensor.shape
     assert out is not None
     candidates = [out, *(s for leaf in tree.leaves if (s := _viewed_shape(leaf)) is not None)]

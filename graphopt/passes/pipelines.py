@@ -10,7 +10,7 @@ __all__ = ["LEVELS", "level"]
 
 _CLEAN = (
     "simplify,simplify-arithmetic,merge-reshapes,cancel-reshapes,eliminate-dead,"
-    "merge-slices,split-slices,"
+    "simplify-indices,merge-slices,split-slices,"
     "fold-shapes,drop-expands,cancel-quantize,inline-if,inline-loop,trim-regions,"
     "trim-outputs,merge-common,eliminate-dead"
 )

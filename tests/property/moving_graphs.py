@@ -125,7 +125,7 @@ class MovingGraph(RandomGraph):
         """Pointwise ops between changes of shape."""
         x = self.value()
         shape, rank = b.Shape(x), x.tensor.rank or 0
-        form = self.draw(st.sampled_from(("flat", "add", "reduce", "views")))
+        form = self.draw(st.sampled_from(("flat", "add", "reduce", "views", "cross")))
         if form == "flat":
             y = b.Flatten(x, axis=self.draw(st.integers(0, rank)))
         elif form == "add":
@@ -133,6 +133,9 @@ class MovingGraph(RandomGraph):
         elif form == "reduce":
             axis = self.axis_of(x)
             y = b.ReduceMax(x, [axis], keepdims=0)
+        elif form == "cross":
+            y = b.Add(b.ReduceMax(x, [0], keepdims=0), b.ReduceMax(x, [-1]))
+            shape = b.Concat(b.constant([1]), b.Shape(y), axis=0)
         else:
             y = self.views(b)
         for _ in range(self.draw(st.integers(1, 3))):
@@ -151,6 +154,40 @@ class MovingGraph(RandomGraph):
         if form == "reduce":
             return b.Unsqueeze(y, [axis])
         return b.Reshape(y, shape) if form != "views" else b.Flatten(y)
+
+    def indexed(self, b: Builder) -> Any:
+        """Places named one by one, all of them in order more often than not."""
+        x = self.value()
+        count = self.draw(st.integers(1, min(x.tensor.rank or 1, 2)))
+        sizes = (x.shape or ())[:count]
+        if not all(isinstance(size, int) and size for size in sizes):
+            return self.counted(b, x)
+        places = np.stack(np.indices(sizes).reshape(count, -1), axis=-1).astype(np.int64)
+        form = self.draw(st.sampled_from(("all", "all", "flip", "some")))
+        if form == "flip":
+            places = places[::-1]
+        elif form == "some":
+            places = places[: self.draw(st.integers(1, len(places)))]
+        if self.draw(st.booleans()):
+            places = places[np.newaxis]
+        taken = b.GatherND(x, b.constant(places))
+        if self.draw(st.booleans()):
+            return b.ScatterND(x, b.constant(places), b.Neg(taken))
+        return taken
+
+    def counted(self, b: Builder, x: Value) -> Any:
+        """Every place of the first two axes, by Range."""
+        if (x.tensor.rank or 0) < 2:
+            return self.piece(b)
+        zero, one = b.constant(np.array(0)), b.constant(np.array(1))
+        columns = []
+        for axis in (0, 1):
+            size = b.Gather(b.Shape(x), b.constant(np.array(axis)), axis=0)
+            column = b.Unsqueeze(b.Range(zero, size, one), [1 - axis])
+            columns.append(b.Unsqueeze(b.Expand(column, b.Shape(x, end=2)), [-1]))
+        if self.draw(st.integers(0, 3)) == 0:
+            columns.reverse()
+        return b.GatherND(x, b.Concat(*columns, axis=-1))
 
     # ---- sizes ----
 
@@ -225,7 +262,7 @@ class MovingGraph(RandomGraph):
             self.neighbours, self.element, self.halves, self.parts, self.joined, self.views,
             self.piece, self.halves, self.joined, self.views, self.lengths, self.softmax,
             self.with_constant, self.lengths, self.quantized, self.spread, self.spread, self.around,
-            self.around,
+            self.around, self.indexed,
         )  # fmt: skip
         try:
             made = self.draw(st.sampled_from(steps))(self.builder())

@@ -24,8 +24,8 @@ from tests.property.random_graphs import graphs, origins
 _SAME_BITS = {
     "cancel-quantize", "cancel-reshapes", "drop-expands", "eliminate-dead", "fold-constants",
     "fold-shapes", "inline-if", "inline-loop", "merge-common", "merge-reshapes", "merge-slices",
-    "merge-weights", "simplify", "simplify-activations", "simplify-arithmetic", "specialize-if",
-    "split-slices", "trim-outputs", "trim-regions",
+    "merge-weights", "simplify", "simplify-activations", "simplify-arithmetic", "simplify-indices",
+    "specialize-if", "split-slices", "trim-outputs", "trim-regions",
 }  # fmt: skip
 # f32 sums in another order, and constants rounded once more, err by a few units in the last place
 # of the largest number that the computation meets.
