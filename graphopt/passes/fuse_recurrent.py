@@ -2,11 +2,13 @@
 
 ``c' = sigmoid(f) * c + sigmoid(i) * tanh(g); h' = sigmoid(o) * tanh(c')  ->  LSTM(x, h, c)`` of
 one step, where each gate is ``x @ w + h @ r + b`` with constant ``w``, ``r`` and ``b``: computed
-together and split, apart, or over ``x`` and ``h`` put side by side. A Scan whose body is such a
-step ``->  LSTM`` over the whole sequence.
+together and split, apart, or over ``x`` and ``h`` put side by side. ``n = tanh(nx + sigmoid(r) *
+nh); h' = (h - n) * sigmoid(z) + n  ->  GRU(x, h)`` alike, where ``nx`` reads ``x`` and ``nh``
+reads ``h`` alone; ``(1 - z) * n + z * h`` is the same.
 
 In f32, over [batch, features]; nothing in between is read by others. Sound up to rounding: the
-definition of the op (Hochreiter and Schmidhuber, "Long short-term memory", 1997).
+definition of the ops (Hochreiter and Schmidhuber, "Long short-term memory", 1997; Cho et al.,
+"Learning phrase representations using RNN encoder-decoder", 2014).
 """
 
 from __future__ import annotations
@@ -22,13 +24,10 @@ from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, Rule
 
 __all__ = ["FuseRecurrent"]
 
-# Gates by name, in the order that ONNX stacks them.
-_GATES = ("input", "output", "forget", "cell")
-
 
 @dataclass
 class _Cell:
-    """A cell: its operands, the gates in ONNX's order, and the new hidden state."""
+    """A cell: its operands, the gates as ONNX stacks them (i, o, f, c), and the hidden state."""
 
     x: Value
     h: Value
@@ -144,12 +143,91 @@ def _weights(cell: _Cell) -> tuple[Any, Any, Any]:
     return tuple(np.ascontiguousarray(a[None], np.float32) for a in (w, r, bias))  # type: ignore[return-value]
 
 
+class FuseGruCell(Rule):
+    """``(h - n) * z + n  ->  GRU``."""
+
+    def pattern(
+        self, op: PatternOps, h: Var, r: Var, z: Var, nx: Var, nh: Var
+    ) -> list[NodePattern]:
+        """The new state, as a step from the candidate or as a mean of both."""
+        candidate = op.Tanh(op.Add(nx, op.Mul(op.Sigmoid(r, _bind="reset"), nh)))
+        update = op.Sigmoid(z, _bind="update")
+        return [
+            op.Add(op.Mul(op.Sub(h, candidate), update), candidate),
+            op.Add(op.Mul(op.Sub(1.0, update), candidate), op.Mul(update, h)),
+        ]
+
+    def check(self, m: Match) -> Refusal | None:
+        """Gates read input and state, the parts of the candidate one of them each."""
+        found = _gru(m)
+        if isinstance(found, Refusal):
+            return found
+        for gate in (*found.gates, found.after):
+            m.nodes.extend(node for node in gate.nodes if node not in m.nodes)
+        return m.check_uses()
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """One step of a GRU that resets after the product with the state."""
+        cell = _gru(m)
+        assert isinstance(cell, _Gru)
+        x, h = (op.Unsqueeze(value, (0,)) for value in (cell.x, cell.h))
+        w = np.concatenate([gate.matrix(cell.x) for gate in cell.gates])
+        r = np.concatenate([gate.matrix(cell.h) for gate in (*cell.gates[:2], cell.after)])
+        zero = np.zeros(cell.after.size)
+        rows = [gate.bias if gate.bias is not None else zero for gate in (*cell.gates, cell.after)]
+        b = np.concatenate([*rows[:3], zero, zero, rows[3]])
+        operands = (np.ascontiguousarray(array[None], np.float32) for array in (w, r, b))
+        _, state = op.GRU(
+            x,
+            *(op.constant(a, name) for a, name in zip(operands, "wrb", strict=True)),
+            None,
+            h,
+            hidden_size=cell.after.size,
+            linear_before_reset=1,
+            _outputs=2,
+        )
+        result: Value = op.Squeeze(state, (0,))
+        return result
+
+
+@dataclass
+class _Gru:
+    """``gates`` are z, r and the candidate's part of the input; ``after`` that of the state."""
+
+    x: Value
+    h: Value
+    gates: list[Gate]
+    after: Gate
+
+
+def _gru(m: Match) -> _Gru | Refusal:
+    h, out = m["h"], m.root.output
+    if out.tensor.dtype is not DType.F32 or out.shape is None or h.shape != out.shape:
+        return Refusal(lambda: f"it computes {out!r} from {h!r}", m.root)
+    gates = []
+    for name in ("z", "r", "nx", "nh"):
+        gate = read_gate(m[name])
+        if isinstance(gate, Refusal):
+            return gate
+        gates.append(gate)
+    inputs = list(dict.fromkeys(value for value, _ in gates[2].products))
+    if len(inputs) != 1 or {value for value, _ in gates[3].products} != {h}:
+        return Refusal(
+            lambda: f"the candidate reads %{h.name} beside its input, or what it resets no state",
+            m.root,
+        )
+    for gate in gates[:2]:
+        if {value for value, _ in gate.products} != {inputs[0], h}:
+            return Refusal("a gate does not read input and state alone", m.root)
+    return _Gru(inputs[0], h, gates[:3], gates[3])
+
+
 @dataclass(frozen=True)
 class FuseRecurrent(RulePass):
-    """Spelled-out recurrent cells ``->`` LSTM."""
+    """Spelled-out recurrent cells ``->`` LSTM and GRU."""
 
     name: ClassVar[str] = "fuse-recurrent"
 
     def rules(self, graph: Graph) -> list[Rule]:
-        """Cells first."""
-        return [FuseLstmCell()]
+        """Both kinds of cells."""
+        return [FuseLstmCell(), FuseGruCell()]

@@ -111,6 +111,27 @@ def recurrent(w: Writer) -> None:
         w.graph.add_output(i, "gate")
 
 
+def gated(w: Writer) -> None:
+    """GRU cells, as a step from the candidate or a mean, or that reset something else."""
+    batch, features, size = 2, w.one_of(3, 4), 3
+    x, h = w.input("x", batch, features), w.input("h", batch, size)
+    for _ in range(w.one_of(1, 2)):
+        gx = w.b().Gemm(x, w.weight(3 * size, features), w.weight(3 * size), transB=1)
+        gh = w.b().Gemm(h, w.weight(3 * size, size), w.weight(3 * size), transB=1)
+        rx, zx, nx = w.b().Split(gx, [size] * 3, axis=1, _outputs=3)
+        rh, zh, nh = w.b().Split(gh, [size] * 3, axis=1, _outputs=3)
+        r, z = (w.b().Sigmoid(w.either("Add", *pair)) for pair in ((rx, rh), (zx, zh)))
+        if w.one_of(0, 0, 1):
+            nx, nh = nh, nx
+        n = w.b().Tanh(w.either("Add", nx, w.either("Mul", r, nh)))
+        if w.one_of(0, 1):
+            h = w.either("Add", w.either("Mul", w.b().Sub(h, n), z), n)
+        else:
+            kept = w.either("Mul", z, h)
+            h = w.either("Add", w.either("Mul", w.b().Sub(1.0, z), n), kept)
+    w.graph.add_output(h, "hn")
+
+
 def _apart(w: Writer, x: Value, h: Value, size: int) -> Value:
     width = x.shape[1] if x.shape else 0
     assert isinstance(width, int)
@@ -207,6 +228,7 @@ _WRITERS = {
     "decompose-einsum": einsums,
     "fuse-rotary": rotary,
     "fuse-recurrent": recurrent,
+    "fuse-recurrent,simplify": gated,
     "merge-products": siblings,
     "merge-branches": siblings,
     "merge-branches,simplify": convolutions,

@@ -1,8 +1,10 @@
-"""One step of an LSTM is a product and a few pointwise ops.
+"""One step of an LSTM or a GRU is a product or two and a few pointwise ops.
 
 ``LSTM(x, w, r, b, h, c)`` of one step  ``->  Gemm([x h], [w r], b)``, split into gates, and
 ``c' = sigmoid(f) * c + sigmoid(i) * tanh(g); h' = sigmoid(o) * tanh(c')``. The weights are
-packed once; the recurrent kernel, which is made for many steps, takes them as they are.
+packed once; the recurrent kernel, which is made for many steps, takes them as they are. ``GRU``
+that resets after the product  ``->  Gemm(x, w), Gemm(h, r)``, ``n = tanh(nx + sigmoid(r) * nh)``
+and ``h' = (h - n) * sigmoid(z) + n``.
 
 Forwards, in f32, with constant weights and default activations; without lengths, peepholes, clips
 or coupled gates.
@@ -28,7 +30,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class LowerRecurrent(Pass):
-    """``LSTM`` of one step  ``->  Gemm`` and gates."""
+    """``LSTM`` and ``GRU`` of one step  ``->  Gemm`` and gates."""
 
     name: ClassVar[str] = "cpu-lower-recurrent"
 
@@ -41,7 +43,7 @@ class LowerRecurrent(Pass):
             if step_refusal(node) is not None:
                 continue
             builder = Builder(graph, before=node, origin=node.origin)
-            results = _step(builder, node)
+            results = _lstm(builder, node) if node.is_a("LSTM") else _gru(builder, node)
             record_edit(ctx.log, self.name, "LowerRecurrent", [node], builder.created)
             graph.replace(node, results[: len(node.outputs)])
             changed = True
@@ -53,9 +55,9 @@ class LowerRecurrent(Pass):
 
 
 def step_refusal(node: Node) -> Refusal | None:
-    """Why ``node`` is not one step of a plain LSTM; None when it is."""
-    if not node.is_a("LSTM"):
-        return Refusal("it is no LSTM", node)
+    """Why ``node`` is not one step of a plain LSTM or GRU; None when it is."""
+    if not node.is_a("LSTM") and not node.is_a("GRU"):
+        return Refusal("it is no LSTM or GRU", node)
     x, w, r, b = (node.input(i) for i in range(4))
     assert x is not None and w is not None and r is not None
     if x.tensor.dtype is not DType.F32 or not x.shape or x.shape[0] != 1 or node.attr("layout"):
@@ -67,8 +69,10 @@ def step_refusal(node: Node) -> Refusal | None:
     if node.attr("direction") not in (None, "forward"):
         return Refusal(lambda: f"its direction is {node.attr('direction')}", node)
     names = [str(name).lower() for name in node.attr("activations") or ()]
-    if names not in ([], ["sigmoid", "tanh", "tanh"]):
+    if names not in ([], ["sigmoid", "tanh", "tanh"][: 3 if node.is_a("LSTM") else 2]):
         return Refusal(lambda: f"its activations are {names}", node)
+    if node.is_a("GRU") and (not node.attr("linear_before_reset") or node.input(5) is None):
+        return Refusal("it resets before the product, or has no state", node)
     if node.attr("clip") or node.attr("input_forget"):
         return Refusal("it clips or couples gates", node)
     return None
@@ -81,7 +85,7 @@ def _array(value: Value) -> Array:
     return found
 
 
-def _step(op: Builder, node: Node) -> list[Value]:
+def _lstm(op: Builder, node: Node) -> list[Value]:
     """Y, Y_h and Y_c."""
     x, w, r, b, _, h, c = (node.input(i) for i in range(7))
     assert x is not None and w is not None and r is not None
@@ -105,3 +109,22 @@ def _step(op: Builder, node: Node) -> list[Value]:
         state = op.Add(op.Mul(op.Sigmoid(f), op.Squeeze(c, (0,))), state)
     hidden = op.Mul(op.Sigmoid(o), op.Tanh(state))
     return [op.Unsqueeze(hidden, (0, 1)), op.Unsqueeze(hidden, (0,)), op.Unsqueeze(state, (0,))]
+
+
+def _gru(op: Builder, node: Node) -> list[Value]:
+    """Y and Y_h."""
+    x, w, r, b, _, state = (node.input(i) for i in range(6))
+    assert x is not None and w is not None and r is not None
+    size = _array(r).shape[1]
+    rows = np.zeros((2, 3 * size), np.float32) if b is None else _array(b).reshape(2, -1)
+    h = op.Squeeze(state, (0,))
+    parts = []
+    for operand, matrix, row in ((op.Squeeze(x, (0,)), w, rows[0]), (h, r, rows[1])):
+        weight = op.constant(_array(matrix), f"{matrix.name}.step")
+        y = op.Gemm(operand, weight, op.constant(row, f"{matrix.name}.bias"), transB=1)
+        parts.append(op.Split(y, op.constant([size] * 3, "sizes"), axis=1, _outputs=3))
+    (zx, rx, nx), (zh, rh, nh) = parts
+    z, reset = op.Sigmoid(op.Add(zx, zh)), op.Sigmoid(op.Add(rx, rh))
+    n = op.Tanh(op.Add(nx, op.Mul(reset, nh)))
+    hidden = op.Add(op.Mul(op.Sub(h, n), z), n)
+    return [op.Unsqueeze(hidden, (0, 1)), op.Unsqueeze(hidden, (0,))]
