@@ -19,7 +19,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphopt.ir import Builder, Constant, DType, Graph, Node, Value, static_shape
+from graphopt.ir import Builder, DType, Graph, Node, Value, static_shape
+from graphopt.passes.scales import scaled
 from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, RulePass, Var
 
 __all__ = ["FoldAffine"]
@@ -28,7 +29,6 @@ Array = np.ndarray[Any, Any]
 # (scale, shift) an output channel, None where there is none.
 Numbers = tuple[Array | None, Array | None]
 _CONVS = ("Conv", "ConvTranspose")
-_LAZY_BYTES = 1 << 24
 
 
 def _array(value: Value | None) -> Array:
@@ -95,7 +95,7 @@ def _emit(op: Builder, node: Node, scale: Array | None, shift: Array | None) -> 
     b = np.zeros(channels) if bias is None else _row(node, bias)
     new_weight = weight
     if scale is not None:
-        new_weight = _scaled(op, weight, _along(node, scale, weight.tensor.rank or 0))
+        new_weight = scaled(op, weight, _along(node, scale, weight.tensor.rank or 0))
         b = b * scale
     if shift is not None:
         b = b + shift
@@ -106,21 +106,6 @@ def _emit(op: Builder, node: Node, scale: Array | None, shift: Array | None) -> 
     new_bias = op.constant(b.astype(np.float32), name)
     built: Value = op.op(node.op.name, node.input(0), new_weight, new_bias, **node.attrs)
     return built
-
-
-def _scaled(op: Builder, weight: Value, factors: Array) -> Value:
-    """``weight * factors``, rounded once. Large weights are made when they are read, not kept."""
-    source = weight.constant
-    assert source is not None
-
-    def make() -> Array:
-        product = (source.read() * factors).astype(np.float32)
-        source.forget()
-        return product
-
-    lazy = source.nbytes >= _LAZY_BYTES
-    made = Constant(None, type=source.type, load=make) if lazy else Constant(make())
-    return op.constant(made, weight.name)
 
 
 def _along(node: Node, scale: Array, rank: int) -> Array:
@@ -267,9 +252,9 @@ class FoldAlpha(Rule):
         node, weight, bias = m.root, m["w"], m.root.input(2)
         alpha, beta = (np.float64(node.attr(name)) for name in ("alpha", "beta"))
         if alpha != 1.0:
-            weight = _scaled(op, weight, np.asarray(alpha))
+            weight = scaled(op, weight, np.asarray(alpha))
         if bias is not None and beta != 1.0:
-            bias = _scaled(op, bias, np.asarray(beta))
+            bias = scaled(op, bias, np.asarray(beta))
         attrs = {k: v for k, v in node.attrs.items() if k not in ("alpha", "beta")}
         result: Value = op.Gemm(m["x"], weight, bias, **attrs)
         return result
@@ -334,7 +319,7 @@ class FoldScaleBefore(_FoldBefore):
         """Weights times the factors."""
         numbers = _per_input_channel(m.root, m["c"])
         assert numbers is not None
-        weight = _scaled(op, m["w"], _by_input_channel(m.root, numbers))
+        weight = scaled(op, m["w"], _by_input_channel(m.root, numbers))
         result: Value = op.Conv(m["x"], weight, *m.values("bias"), **m.root.attrs)
         return result
 

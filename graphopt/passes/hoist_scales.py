@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphopt.ir import Builder, Constant, DType, Graph, Node, Value
-from graphopt.passes.scales import MOVES, Scale, along, carry_back, read_scale
+from graphopt.ir import Builder, Constant, DType, Graph, Node, Value, static_shape
+from graphopt.passes.scales import MOVES, Scale, along, carry_back, read_scale, scaled
 from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, RulePass, Var
 
 __all__ = ["HoistScales"]
@@ -37,13 +37,6 @@ _MAX_SHARED = 1 << 14
 
 # The nodes between factor and weights, readers first, with the scale of each one's result.
 _Steps = list[tuple[Node, Scale]]
-
-
-def _scaled(op: Builder, value: Value, factors: Array) -> Value:
-    """``value * factors`` as an f32 constant, rounded once; named after ``value``."""
-    assert value.constant is not None
-    array = value.constant.array.astype(np.float64) * factors
-    return op.constant(array.astype(np.float32), value.name)
 
 
 def _constant_f32(value: Value | None) -> Constant | None:
@@ -209,8 +202,7 @@ def _output_factors(node: Node, scale: Scale) -> Array:
         return scale.numbers.reshape(())
     rank = weight.tensor.rank or 2
     if node.is_a("ConvTranspose"):
-        assert weight.constant is not None
-        inner, group = weight.constant.array.shape[0], int(node.attr("group"))
+        inner, group = (static_shape(weight.shape) or ())[0], int(node.attr("group"))
         rows = np.repeat(scale.numbers.reshape(group, -1), inner // group, axis=0)
         return rows.reshape(*rows.shape, *[1] * (rank - 2))
     first = node.is_a("Conv") or (node.is_a("Gemm") and node.attr("transB"))
@@ -231,7 +223,7 @@ def _absorb(op: Builder, node: Node, scale: Scale) -> Value:
     for index, numbers in factors.items():
         value = node.input(index)
         if value is not None:
-            inputs[index] = _scaled(op, value, numbers)
+            inputs[index] = scaled(op, value, numbers)
     return _rebuilt(op, node, inputs)
 
 
@@ -242,7 +234,7 @@ def _again(op: Builder, node: Node, value: Value, scale: Scale) -> Value:
         index = 1 if inputs[1] is not None and inputs[1].is_constant else 0
         constant = inputs[index]
         assert constant is not None
-        inputs[index] = _scaled(op, constant, scale.shaped(node.output.tensor.rank or 0))
+        inputs[index] = scaled(op, constant, scale.shaped(node.output.tensor.rank or 0))
         inputs[1 - index] = value
     else:
         inputs[0] = value

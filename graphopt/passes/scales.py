@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.ir import Dim, DType, Node, Value, product, static_shape
+from graphopt.ir import Builder, Constant, Dim, DType, Node, Value, product, static_shape
 from graphopt.passes.merge_reductions import reduced_axes
 from graphopt.passes.polynomial import number
 
-__all__ = ["MOVES", "Scale", "along", "carry_back", "carry_on", "read_scale"]
+__all__ = ["MOVES", "Scale", "along", "carry_back", "carry_on", "read_scale", "scaled"]
 
 Array = np.ndarray[Any, Any]
 # What moves elements, drops some, or sums them, along axes that factors do not vary along.
@@ -23,6 +23,7 @@ MOVES = frozenset(
 # Between these an f32 keeps all its digits, and so do products with numbers of common size.
 _SMALLEST, _LARGEST = 1e-30, 1e30
 _MAX_NUMBERS = 1 << 16
+_LAZY_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,23 @@ class Scale:
     def moved(self, axis: int | None) -> Scale:
         """The same factors along another axis."""
         return Scale(self.numbers, axis)
+
+
+def scaled(op: Builder, weight: Value, factors: Array) -> Value:
+    """``weight * factors`` as f32, rounded once. What is large is made when read, and not kept."""
+    source = weight.constant
+    assert source is not None
+
+    def make() -> Array:
+        product = (source.read() * factors).astype(np.float32)
+        source.forget()
+        return product
+
+    shape = static_shape(source.type.shape) or ()
+    same = np.broadcast_shapes(shape, factors.shape) == shape
+    lazy = same and source.nbytes >= _LAZY_BYTES
+    made = Constant(None, type=source.type, load=make) if lazy else Constant(make())
+    return op.constant(made, weight.name)
 
 
 def along(numbers: Array, axis: int, rank: int) -> Array:

@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphopt.ir import Builder, DType, Graph, Node, Value
-from graphopt.passes.scales import MOVES, Scale, along, carry_on, read_scale
+from graphopt.ir import Builder, DType, Graph, Node, Value, static_shape
+from graphopt.passes.scales import MOVES, Scale, along, carry_on, read_scale, scaled
 from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, RulePass, Var
 
 __all__ = ["SinkScales"]
@@ -70,9 +70,8 @@ def _rebuild(op: Builder, node: Node, factors: dict[int, Array]) -> None:
     inputs = list(node.inputs)
     for index, numbers in factors.items():
         value = inputs[index]
-        assert value is not None and value.constant is not None
-        array = value.constant.array.astype(np.float64) * numbers
-        inputs[index] = op.constant(array.astype(np.float32), value.name)
+        assert value is not None
+        inputs[index] = scaled(op, value, numbers)
     types = [value.type for value in node.outputs]
     new = op.call(node.op, *inputs, _outputs=len(types), _types=types, **node.attrs)
     node.graph.replace(node, new.outputs)
@@ -219,7 +218,8 @@ def _input_factors(node: Node, scale: Scale, rank: int) -> Array | None:
         return along(scale.numbers, 1 if node.attr("transB") else 0, inner)
     if node.is_a("ConvTranspose"):
         return along(scale.numbers, 0, inner)
-    shape, group = weight.constant.array.shape, int(node.attr("group"))  # type: ignore[union-attr]
+    shape, group = static_shape(weight.shape), int(node.attr("group"))
+    assert shape is not None
     rows = np.repeat(scale.numbers.reshape(group, shape[1]), shape[0] // group, axis=0)
     return rows.reshape(*rows.shape, *[1] * (inner - 2))
 
