@@ -75,14 +75,16 @@ def save_graph(graph: Graph, path: Path) -> list[Path]:
     from graphopt.exporters.onnx import to_onnx
     from graphopt.ir import print_graph
 
+    beside, onnx_file = path.with_suffix(".weights.npz"), path.with_suffix(".onnx")
+    for stale in (beside, onnx_file):
+        stale.unlink(missing_ok=True)
     save_text(path, print_graph(graph))
     files = [path]
     constants = [v.constant for v in graph.constants.values() if v.constant is not None]
     large = {c.digest: c.array for c in constants if c.numel > INLINE_ELEMENTS}
     if large:
-        files.append(path.with_suffix(".weights.npz"))
-        save_npz(files[-1], large)
-    onnx_file = path.with_suffix(".onnx")
+        files.append(beside)
+        save_npz(beside, large)
     with contextlib.suppress(GraphoptError):
         data = to_onnx(graph).SerializeToString()
         save_bytes(onnx_file, data)
@@ -129,11 +131,11 @@ def check_order(pipeline: Pipeline) -> list[Finding]:
 
 
 def read_log(path: Path) -> EditLog:
-    """A saved edit log, with the constants that lie beside it in ``NAME.npz``. Raises
-    ModelError."""
+    """A saved edit log, with the constants that lie beside it in ``NAME.constants.npz``.
+    Raises ModelError."""
     try:
         text = path.read_text(encoding="utf-8")
-        beside = path.with_suffix(".npz")
+        beside = path.with_suffix(".constants.npz")
         return EditLog.from_json_lines(text, load_inputs(beside) if beside.exists() else None)
     except ModelError as error:
         raise ModelError(f"cannot read '{path}': {error}") from None
@@ -146,7 +148,7 @@ def save_log(log: EditLog, path: Path) -> list[Path]:
     """Writes an edit log, and beside it the larger constants that its edits made; returns the
     files. Raises ArtifactError; nothing is left behind then."""
     constants = log.constants()
-    files = [path.with_suffix(".npz")] if constants else []
+    files = [path.with_suffix(".constants.npz")] if constants else []
     if constants:
         save_npz(files[0], constants)
     try:

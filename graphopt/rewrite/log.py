@@ -70,6 +70,7 @@ class EditLog:
         self._entries: list[Entry] = []
         self._seen = 0
         self._says = ""
+        self._loaded = False
         self._source: Graph | None = None
 
     # ---- while passes run ----
@@ -103,6 +104,11 @@ class EditLog:
         if len(self._edits) == before and len(self._entries) > self._seen:
             self._append(Edit(name, UNLOGGED, (), (), ()), self._seen, (), ())
         self._seen = len(self._entries)
+
+    @property
+    def replayable(self) -> bool:
+        """True when the edits come with the changes that they consist of."""
+        return self.record and (self._loaded or self._journal is not None or not self._edits)
 
     @property
     def mark(self) -> int:
@@ -242,7 +248,7 @@ class EditLog:
         self._starts.append(len(self._entries))
         self._nodes.append(None)
         if entries is not None:
-            self.record = True
+            self.record = self._loaded = True
             self._entries.extend(decode(entry, constants) for entry in entries)
 
 

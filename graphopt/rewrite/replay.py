@@ -16,7 +16,7 @@ def replay(source: Graph, log: EditLog, edits: int | None = None) -> Graph:
     Raises OptionError when the log was made without recording, ModelError when ``source`` is not
     the graph that the log was made of.
     """
-    if len(log) and not log.record:
+    if len(log) and not log.replayable:
         raise OptionError("this log cannot be replayed: make it by EditLog(record=True)")
     count = len(log) if edits is None else edits
     if not 0 <= count <= len(log):

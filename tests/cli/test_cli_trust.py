@@ -132,7 +132,7 @@ def test_a_saved_log_rebuilds_the_result(cli: Cli, conv: Path, tmp_path: Path) -
     log, out = tmp_path / "edits.jsonl", tmp_path / "out.onnx"
     options = ("--passes", "O2", "--dump-dir", tmp_path / "dump", "--log", log)
     assert cli("optimize", conv, "-o", out, *options).code == 0
-    beside = log.with_suffix(".npz")
+    beside = log.with_suffix(".constants.npz")
     constants: dict[str, Any] = dict(np.load(beside)) if beside.exists() else {}
     edits = EditLog.from_json_lines(log.read_text(), constants)
     last = sorted((tmp_path / "dump").iterdir())[-1].read_text()
