@@ -13,7 +13,7 @@ from graphopt.rewrite.match import Match, Refusal
 from graphopt.rewrite.passes import Pass, PassContext, Pipeline, RulePass
 from graphopt.rewrite.rule import Rule
 
-__all__ = ["History", "WhyNot", "describe", "history", "nodes_called", "why_not"]
+__all__ = ["History", "WhyNot", "describe", "history", "leaves", "nodes_called", "why_not"]
 
 
 @dataclass(frozen=True, slots=True)

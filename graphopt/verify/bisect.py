@@ -57,8 +57,8 @@ def bisect(
     ones; ``special`` sprinkles NaN, infinities and zeros of both signs over those. Both graphs run
     in the interpreter. Takes a run for each halving of the log.
 
-    Raises InputError when the model does not run on the inputs, OptionError when ``pipeline``
-    leaves ops that the interpreter cannot run.
+    Raises InputError when the model does not run on the inputs, UnsupportedError when it holds ops
+    that the interpreter cannot run, OptionError when ``pipeline`` leaves such ops.
     """
     source = clone(source)
     inputs, expected = runnable_inputs(source, inputs, special=special)

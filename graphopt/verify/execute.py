@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.errors import GraphoptError, InputError
+from graphopt.errors import GraphoptError, InputError, UnsupportedError
 from graphopt.ir import Graph, Node
 from graphopt.ops.interpreter import Observer, run_graph
 from graphopt.verify.inputs import default_sizes, fit_inputs, random_inputs
@@ -39,8 +39,12 @@ def runnable_inputs(
     sizes, sprinkled with NaN, infinities and zeros of both signs when ``special``.
 
     Raises InputError when the given ones do not fit, or when the graph runs on none of those
-    tried.
+    tried, UnsupportedError for an op that the interpreter cannot run.
     """
+    missing = missing_semantics(graph)
+    if missing is not None:
+        name = missing.name or missing.output.name
+        raise UnsupportedError(f"nothing here can run node '{name}' ({missing.op.qualified})")
     if given is not None:
         inputs = fit_inputs(graph, given)
         try:

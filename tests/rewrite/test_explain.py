@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,8 @@ from graphopt.ir import Graph, clone
 from graphopt.ops.text import parse
 from graphopt.passes import TABLE, parse_pipeline
 from graphopt.rewrite import EditLog, PassContext
-from graphopt.rewrite.explain import history, why_not
+from graphopt.rewrite.explain import history, leaves, why_not
+from graphopt.testing import parse_cases
 
 LIBRARY = [TABLE.load(name) for name in TABLE.names()]
 
@@ -179,6 +181,22 @@ def test_a_near_miss_is_told_by_its_predicate(miss: Miss) -> None:
     assert answer.step > 0
     assert answer.reason in str(answer) and answer.pass_name in str(answer)
     assert str(source) == before
+
+
+SPECIFICATIONS = sorted((Path(__file__).parents[2] / "passes").glob("*.gir"))
+
+
+@pytest.mark.parametrize("file", SPECIFICATIONS, ids=[file.stem for file in SPECIFICATIONS])
+def test_every_pass_answers_for_what_its_specification_leaves_alone(file: Path) -> None:
+    for case in parse_cases(file.read_text()).cases:
+        if case.unchanged is None:
+            continue
+        pipeline = TABLE.parse(case.spec)
+        for name in dict.fromkeys(item.name for item in leaves(pipeline)):
+            for node in parse(case.before).walk():
+                answer = why_not(parse(case.before), pipeline, name, node.output.name)
+                assert answer.verdict in ("refused", "other-op"), (case.name, answer)
+                assert answer.reason
 
 
 def test_there_are_twenty_over_different_rules() -> None:
