@@ -350,6 +350,17 @@ def test_optimize_as_json_by_a_pipeline(cli: Cli, model: Path, tmp_path: Path) -
     assert list(result["seconds"]) == ["fold-constants"]
 
 
+def test_optimize_says_which_lossy_passes_ran(cli: Cli, tmp_path: Path) -> None:
+    path, out = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    onnx.save(small_model(), path)
+    spec = "lossy-replace-relu{kind=elu},lossy-replace-max-pool"
+    found = cli("optimize", path, "-o", out, "--passes", spec)
+    assert found.code == 0, found.err
+    assert "lossy passes changed what the model computes: lossy-replace-relu\n" in found.out
+    assert "Elu" in {node.op_type for node in onnx.load(out).graph.node}
+    assert _json(cli("optimize", path, "-o", out, "--json").out)["lossy"] == []
+
+
 # ---- passes, targets ----
 
 
