@@ -102,7 +102,11 @@ def _cell(m: Match) -> _Cell | Refusal:
             lambda: f"its gates read {['%' + v.name for v in operands]}, not an input and a state",
             m.root,
         )
-    # Over one step, input and state are alike: the state is what has the size of the cell.
+    # Over one step, input and state are alike: the state is what has the size of the cell, and of
+    # two such the one that the graph takes first, as a Scan's body does.
+    taken = [operand for operand in m.root.graph.inputs if operand in operands]
+    if len(taken) == 2:
+        operands = taken[::-1]
     for x, h in (operands, operands[::-1]):
         if h.shape == state.shape and x.shape is not None and x.shape[0] == state.shape[0]:
             return _Cell(x, h, c, gates, hidden, nodes)

@@ -10,14 +10,14 @@ __all__ = ["LEVELS", "level"]
 
 _CLEAN = (
     "simplify,simplify-arithmetic,merge-reshapes,cancel-reshapes,eliminate-dead,"
-    "simplify-indices,merge-slices,split-slices,"
+    "simplify-indices,merge-slices,merge-pads,split-slices,"
     "fold-shapes,drop-expands,cancel-quantize,inline-if,inline-loop,trim-regions,"
     "trim-outputs,merge-common,eliminate-dead"
 )
 
 # Factors move once formulas that contain them are found.
 _FUSE = (
-    "merge-branches,fuse-embedding,simplify-activations,fold-pads,fuse-activation,fuse-recurrent,"
+    "merge-branches,fuse-embedding,simplify-activations,fold-pads,fuse-activation,fuse-recurrent,fuse-scan,"
     "fuse-layer-norm,fuse-instance-norm,fuse-softmax,fuse-lp-norm,merge-affine,"
     "hoist-scales,sink-scales,merge-reductions,simplify-pools,reorder-pools,fuse-gemm"
 )

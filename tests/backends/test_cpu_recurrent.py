@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from onnx import TensorProto, helper
 
 from tests.backends.pipe import Net, check, kernels
 
@@ -71,3 +72,31 @@ def test_one_step_of_a_gru(before: int) -> None:
     y = net("GRU", *operands, outputs=2, hidden_size=4, linear_before_reset=before)
     found = kernels(check(net.output(*y)))
     assert ("gru" in found) == (not before)
+
+
+@pytest.mark.parametrize("direction", [0, 1])
+def test_a_scan_of_cells_is_a_recurrence(direction: int) -> None:
+    body = Net(seed=3)
+    gates = body("Add", *_gates(body, "x", "h", 4))
+    i, f, g, o = body("Split", gates, body.const([4] * 4), axis=1, outputs=4)
+    kept = body("Mul", body("Sigmoid", f), "c")
+    state = body("Add", kept, body("Mul", body("Sigmoid", i), body("Tanh", g)))
+    hidden = body("Mul", body("Sigmoid", o), body("Tanh", state))
+    every = body("Identity", hidden)
+    infos = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, (2, size))
+        for name, size in (("h", 4), ("c", 4), ("x", 5))
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, (2, 4))
+        for name in (hidden, state, every)
+    ]
+    graph = helper.make_graph(body.nodes, "body", infos, ends, body.weights)
+    net = Net()
+    operands = [net.input("h0", (2, 4)), net.input("c0", (2, 4)), net.input("xs", (7, 2, 5))]
+    turns = {"scan_input_directions": [direction], "scan_output_directions": [direction]}
+    found = net("Scan", *operands, outputs=3, body=graph, num_scan_inputs=1, **turns)
+    symbols = {"h0": (2, 4), "c0": (2, 4), "xs": ("S", 2, 5)}
+    more = [{"h0": (2, 4), "c0": (2, 4), "xs": (1, 2, 5)}]
+    steps = kernels(check(net.output(*found), symbols, more))
+    assert "lstm" in steps and "scan" not in steps
