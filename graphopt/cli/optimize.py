@@ -69,6 +69,7 @@ def optimize(
 ) -> None:
     """Rewrite MODEL with exact passes and write it as ONNX."""
     from graphopt import api
+    from graphopt.exporters.onnx_expand import expand
     from graphopt.exporters.onnx_opset import acceptor
     from graphopt.rewrite import EditLog, PassContext
 
@@ -82,6 +83,8 @@ def optimize(
     with progress(f"optimizing {model.name}"):
         source = api.from_onnx(str(model), input_shapes=parse_shapes(input_shape))
         before = sum(1 for _ in source.walk())
+        if opset is not None:
+            expand(source, opset)
         ctx.accepts = acceptor(source, opset, contrib=allow_contrib)
         checks = install_checks(ctx, source, data) if verify_each else None
         tracing.install(ctx, pipeline, source)

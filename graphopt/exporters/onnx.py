@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphopt.errors import missing_extra
+from graphopt.exporters.onnx_expand import expanded
 from graphopt.exporters.onnx_file import stored_bytes, write_model
 from graphopt.exporters.onnx_lower import Form, Operand
 from graphopt.exporters.onnx_opset import Opsets, choose_opsets
@@ -39,7 +40,8 @@ def to_onnx(
     """The ONNX model of a graph, written to ``path`` when one is given.
 
     The opset is that of the source model, or the lowest above it that says what every node means
-    (at least 18 when there was no source); ``opset`` fixes it. Names of inputs and outputs, symbols
+    (at least 18 when there was no source); ``opset`` fixes it, and ops that it lacks are written as
+    the functions that ONNX defines them by. Names of inputs and outputs, symbols
     and metadata are kept; a node that stands for other source nodes names them in its metadata
     under ``graphopt.origin``.
 
@@ -88,6 +90,8 @@ def _model(graph: Graph, opset: int | None, store: _Store) -> Any:
         import onnx
     except ImportError:
         raise missing_extra("onnx", "onnx") from None
+    if opset is not None and 1 <= opset <= onnx.defs.onnx_opset_version():
+        graph = expanded(graph, opset)
     opsets = choose_opsets(graph, opset)
     model = onnx.ModelProto(ir_version=_ir_version(opsets.versions))
     for domain, version in sorted(opsets.versions.items()):
