@@ -12,6 +12,7 @@ from graphopt.ir import Builder, Graph, Value
 from tests.property.random_graphs import Draw, RandomGraph
 
 _FAR = (1 << 63) - 1
+_FILLS = (0.0, 0.0, -0.0, 1.0)
 
 
 class MovingGraph(RandomGraph):
@@ -189,6 +190,33 @@ class MovingGraph(RandomGraph):
             columns.reverse()
         return b.GatherND(x, b.Concat(*columns, axis=-1))
 
+    def grown(self, b: Builder) -> Any:
+        """Padded, tiled, enlarged and cut again."""
+        x = self.value()
+        rank = x.tensor.rank or 1
+        for _ in range(self.draw(st.integers(1, 3))):
+            form = self.draw(st.sampled_from(("pad", "pad", "tile", "nearest", "cut")))
+            if form == "pad":
+                amounts = [self.draw(st.sampled_from((0, 0, 1, 2, -1))) for _ in range(2 * rank)]
+                mode = self.draw(st.sampled_from(("constant", "constant", "edge")))
+                x = b.Pad(x, amounts, b.constant(self.draw(st.sampled_from(_FILLS))), mode=mode)
+            elif form == "tile":
+                x = b.Tile(x, [self.draw(st.integers(1, 2)) for _ in range(rank)])
+            elif form == "cut":
+                axis = self.draw(st.integers(0, rank - 1))
+                x = b.Slice(
+                    x, [self.draw(st.integers(0, 2))], [self.draw(st.integers(2, 4))], [axis]
+                )
+            else:
+                ways = (("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"))
+                way, nearest = self.draw(st.sampled_from(ways))
+                scales = [self.draw(st.sampled_from((1.0, 1.0, 2.0, 1.5))) for _ in range(rank)]
+                x = b.Resize(
+                    x, None, b.constant(np.array(scales, np.float32)), mode="nearest",
+                    coordinate_transformation_mode=way, nearest_mode=nearest,
+                )  # fmt: skip
+        return x
+
     # ---- sizes ----
 
     def lengths(self, b: Builder) -> Any:
@@ -262,7 +290,7 @@ class MovingGraph(RandomGraph):
             self.neighbours, self.element, self.halves, self.parts, self.joined, self.views,
             self.piece, self.halves, self.joined, self.views, self.lengths, self.softmax,
             self.with_constant, self.lengths, self.quantized, self.spread, self.spread, self.around,
-            self.around, self.indexed,
+            self.around, self.indexed, self.grown,
         )  # fmt: skip
         try:
             made = self.draw(st.sampled_from(steps))(self.builder())

@@ -12,8 +12,8 @@ from tests.property.test_passes_keep_meaning import SETTINGS, check
 
 _PASSES = (
     "cancel-quantize", "cancel-reshapes", "drop-expands", "fold-constants", "fold-shapes",
-    "merge-reshapes", "merge-slices", "simplify", "simplify-indices", "sink-transposes",
-    "split-slices",
+    "merge-pads", "merge-reshapes", "merge-slices", "simplify", "simplify-indices",
+    "sink-transposes", "split-slices",
 )  # fmt: skip
 
 
