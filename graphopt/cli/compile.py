@@ -20,6 +20,8 @@ from graphopt.cli.common import (
 from graphopt.cli.models import read_graph, save_log
 from graphopt.cli.tracing import (
     DumpDir,
+    InputsFile,
+    LogFile,
     PrintAfter,
     PrintBefore,
     Timing,
@@ -27,8 +29,7 @@ from graphopt.cli.tracing import (
     VerifyEachFlag,
     install_checks,
     pass_times,
-    show_times,
-    verdict,
+    show_checks,
 )
 from graphopt.rewrite import EditLog, PassContext
 
@@ -51,17 +52,13 @@ def compile_command(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Check against the source model.")
     ] = True,
-    inputs: Annotated[
-        Path | None, typer.Option("--inputs", help=".npz of arrays to check with.", readable=False)
-    ] = None,
+    inputs: InputsFile = None,
     verify_each: VerifyEachFlag = False,
     print_before: PrintBefore = None,
     print_after: PrintAfter = None,
     dump_dir: DumpDir = None,
     timing: Timing = False,
-    log: Annotated[
-        Path | None, typer.Option("--log", help="Write every edit as JSON lines.", readable=False)
-    ] = None,
+    log: LogFile = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse to run nodes in the interpreter.")
     ] = False,
@@ -85,8 +82,7 @@ def compile_command(
     ):
         warnings.simplefilter("always", compiler.FallbackWarning)
         checks = install_checks(ctx, read_graph(model, shapes), data) if verify_each else None
-        if print_before or print_after or dump_dir:
-            tracing = Tracing(print_before or (), print_after or (), dump_dir)
+        if tracing := Tracing(print_before, print_after, dump_dir):
             tracing.install(ctx, compiler.passes_of(target, level))
         artifact = compiler.compile(
             str(model),
@@ -103,28 +99,31 @@ def compile_command(
         if log is not None:
             save_log(ctx.log, log)
     seconds = time.perf_counter() - started
-    fallbacks = [str(w.message) for w in seen if issubclass(w.category, compiler.FallbackWarning)]
     result: dict[str, Any] = {
         "artifact": str(path),
         "bytes": path.stat().st_size,
         "seconds": round(seconds, 3),
         "target": target,
         "verification": artifact.manifest.get("verification"),
-        "warnings": fallbacks,
+        "warnings": [
+            str(w.message) for w in seen if issubclass(w.category, compiler.FallbackWarning)
+        ],
         "passes": pass_times(ctx),
         "verified": checks,
     }
     if as_json:
         emit_json(result)
         return
-    for text in fallbacks:
+    _show(result)
+    show_checks(ctx, checks, timing)
+
+
+def _show(result: dict[str, Any]) -> None:
+    for text in result["warnings"]:
         typer.echo(f"warning: {text}", err=True)
-    typer.echo(f"{path}: {result['bytes'] / 1e6:.1f} MB in {seconds:.1f} s")
+    size = f"{result['bytes'] / 1e6:.1f} MB"
+    typer.echo(f"{result['artifact']}: {size} in {result['seconds']:.1f} s")
     typer.echo(_verdict(result["verification"]))
-    if checks is not None:
-        typer.echo(verdict(checks))
-    if timing:
-        show_times(ctx)
 
 
 def _verdict(found: dict[str, Any] | None) -> str:

@@ -18,6 +18,8 @@ from graphopt.cli.common import (
 from graphopt.cli.models import read_pipeline, save_log
 from graphopt.cli.tracing import (
     DumpDir,
+    InputsFile,
+    LogFile,
     PrintAfter,
     PrintBefore,
     StopAfter,
@@ -27,8 +29,7 @@ from graphopt.cli.tracing import (
     install_checks,
     parse_stop,
     pass_times,
-    show_times,
-    verdict,
+    show_checks,
 )
 from graphopt.errors import GraphoptError
 
@@ -55,16 +56,12 @@ def optimize(
     input_shape: InputShapes = None,
     stop_after: StopAfter = None,
     verify_each: VerifyEachFlag = False,
-    inputs: Annotated[
-        Path | None, typer.Option("--inputs", help=".npz of arrays to check with.", readable=False)
-    ] = None,
+    inputs: InputsFile = None,
     print_before: PrintBefore = None,
     print_after: PrintAfter = None,
     dump_dir: DumpDir = None,
     timing: Timing = False,
-    log: Annotated[
-        Path | None, typer.Option("--log", help="Write every edit as JSON lines.", readable=False)
-    ] = None,
+    log: LogFile = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Rewrite MODEL with exact passes and write it as ONNX."""
@@ -79,15 +76,15 @@ def optimize(
         log=EditLog(record=log is not None or verify_each),
         stop_after=parse_stop(stop_after, pipeline),
     )
-    tracing = Tracing(print_before or (), print_after or (), dump_dir)
     with progress(f"optimizing {model.name}"):
         source = api.from_onnx(str(model), input_shapes=parse_shapes(input_shape))
         before = sum(1 for _ in source.walk())
         if opset is not None:
-            expand(source, opset)
+            with ctx.log.step(source, "expand-ops", "ops that the opset lacks, spelled out"):
+                expand(source, opset)
         ctx.accepts = acceptor(source, opset, contrib=allow_contrib)
         checks = install_checks(ctx, source, data) if verify_each else None
-        tracing.install(ctx, pipeline, source)
+        Tracing(print_before, print_after, dump_dir).install(ctx, pipeline, source)
         result = api.optimize(source, pipeline, ctx=ctx, in_place=True)
         written = save_log(ctx.log, log) if log is not None else []
         try:
@@ -113,10 +110,7 @@ def optimize(
     if report["lossy"]:
         names = ", ".join(report["lossy"])
         typer.echo(f"lossy passes changed what the model computes: {names}")
-    if checks is not None:
-        typer.echo(verdict(checks))
-    if timing:
-        show_times(ctx)
+    show_checks(ctx, checks, timing)
 
 
 def _lossy(log: EditLog) -> list[str]:

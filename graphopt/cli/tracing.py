@@ -21,6 +21,8 @@ from graphopt.rewrite.explain import leaves
 __all__ = [
     "UNCHANGED",
     "DumpDir",
+    "InputsFile",
+    "LogFile",
     "PrintAfter",
     "PrintBefore",
     "StopAfter",
@@ -30,8 +32,7 @@ __all__ = [
     "install_checks",
     "parse_stop",
     "pass_times",
-    "show_times",
-    "verdict",
+    "show_checks",
 ]
 
 
@@ -50,6 +51,12 @@ VerifyEachFlag = Annotated[
         "--verify-each",
         help="Run the model before and after every pass and compare (also --verify=each).",
     ),
+]
+InputsFile = Annotated[
+    Path | None, typer.Option("--inputs", help=".npz of arrays to check with.", readable=False)
+]
+LogFile = Annotated[
+    Path | None, typer.Option("--log", help="Write every edit as JSON lines.", readable=False)
 ]
 PrintBefore = Annotated[
     list[str] | None,
@@ -85,9 +92,12 @@ StopAfter = Annotated[
 class Tracing:
     """What was asked for. Graphs are printed on standard error: results have standard output."""
 
-    print_before: Sequence[str] = ()
-    print_after: Sequence[str] = ()
+    print_before: Sequence[str] | None = None
+    print_after: Sequence[str] | None = None
     dump_dir: Path | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.print_before or self.print_after or self.dump_dir)
 
     def install(self, ctx: PassContext, passes: Pass, source: Graph | None = None) -> PassContext:
         """Adds the instruments to ``ctx`` and returns it.
@@ -96,13 +106,14 @@ class Tracing:
         cannot be made.
         """
         names = list(dict.fromkeys(item.name for item in leaves(passes)))
-        for name in (*self.print_before, *self.print_after):
+        before, after = tuple(self.print_before or ()), tuple(self.print_after or ())
+        for name in (*before, *after):
             if name != "all":
                 _require(name, names)
-        if self.print_before:
-            ctx.before.append(lambda item, graph: _print("before", item, graph, self.print_before))
-        if self.print_after:
-            ctx.after.append(lambda item, graph: _print("after", item, graph, self.print_after))
+        if before:
+            ctx.before.append(lambda item, graph: _print("before", item, graph, before))
+        if after:
+            ctx.after.append(lambda item, graph: _print("after", item, graph, after))
         if self.dump_dir is not None:
             folder = self.dump_dir
             make_folder(folder)
@@ -128,6 +139,14 @@ def install_checks(
 
     VerifyEach(source, inputs, on_check=note).install(ctx)
     return rows
+
+
+def show_checks(ctx: PassContext, checks: Sequence[Mapping[str, Any]] | None, timing: bool) -> None:
+    """Prints what ``--verify-each`` and ``--timing`` ask for, where they do."""
+    if checks is not None:
+        typer.echo(verdict(checks))
+    if timing:
+        show_times(ctx)
 
 
 def verdict(checks: Sequence[Mapping[str, Any]]) -> str:

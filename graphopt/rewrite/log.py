@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -91,9 +92,21 @@ class EditLog:
         graph.journal(self._journal)
         return True
 
+    @contextmanager
+    def step(self, graph: Graph, name: str, says: str = "") -> Iterator[None]:
+        """Follows ``graph`` while a pass, or whatever goes by ``name``, changes it. ``says`` is the
+        reason of edits that give none."""
+        followed = self.follow(graph)
+        edits = self.begin(name, says)
+        try:
+            yield
+        finally:
+            self.end(name, edits)
+            if followed:
+                graph.journal(None)
+
     def begin(self, name: str, says: str = "") -> int:
-        """A run of the pass ``name`` begins; how many edits there are. ``says`` is the reason of
-        edits that give none."""
+        """A run of the pass ``name`` begins; how many edits there are."""
         self.steps.append(name)
         self._says = says
         self._seen = len(self._entries)

@@ -91,20 +91,15 @@ class Pass(ABC):
             return False
         for instrument in ctx.before:
             instrument(self, graph)
-        followed = ctx.log.follow(graph)
-        edits = ctx.log.begin(self.name, first_line(type(self)))
         started = time.perf_counter()
         try:
-            changed = self.run(graph, ctx)
+            with ctx.log.step(graph, self.name, first_line(type(self))):
+                changed = self.run(graph, ctx)
         except GraphoptError:
             raise
         except Exception as error:
             error.add_note(f"in pass '{self}'")
             raise
-        finally:
-            ctx.log.end(self.name, edits)
-            if followed:
-                graph.journal(None)
         ctx.durations.append(time.perf_counter() - started)
         ctx.seconds[self.name] = ctx.seconds.get(self.name, 0.0) + ctx.durations[-1]
         ctx.ran.append(str(self))

@@ -139,6 +139,20 @@ def test_a_saved_log_rebuilds_the_result(cli: Cli, conv: Path, tmp_path: Path) -
     assert print_graph(replay(api.from_onnx(conv), edits)) == last.partition("\n")[2]
 
 
+def test_the_log_holds_what_an_older_opset_asks_for(cli: Cli, tmp_path: Path) -> None:
+    model, log, dump = tmp_path / "net.onnx", tmp_path / "edits.jsonl", tmp_path / "dump"
+    api.to_onnx(parse(GIR.replace("Tanh", "Mish")), model)
+    options = ("--opset", 17, "--log", log, "--dump-dir", dump)
+    found = cli("optimize", model, "-o", tmp_path / "out.onnx", *options)
+    assert found.code == 0, found.err
+    assert json.loads(log.read_text().splitlines()[0])["pass"] == "expand-ops"
+    beside = log.with_suffix(".constants.npz")
+    constants: dict[str, Any] = dict(np.load(beside)) if beside.exists() else {}
+    edits = EditLog.from_json_lines(log.read_text(), constants)
+    last = sorted(dump.iterdir())[-1].read_text()
+    assert print_graph(replay(api.from_onnx(model), edits)) == last.partition("\n")[2]
+
+
 # ---- bisect ----
 
 
