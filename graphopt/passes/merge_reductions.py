@@ -118,8 +118,9 @@ class MergeReduce(Rule):
             return Refusal("the reduced axes are not known", outer)
         if bool(inner.attr("keepdims")) != bool(outer.attr("keepdims")):
             return Refusal("one keeps the axes that it reduces, the other drops them", outer)
-        dtype = outer.output.tensor.dtype
-        if outer.op.name in ("ReduceMean", "ReduceProd") and dtype not in (DType.F32, DType.F64):
+        dtype, name = outer.output.tensor.dtype, outer.op.name
+        whole = name in ("ReduceMax", "ReduceMin") or (name == "ReduceSum" and not dtype.is_float)
+        if not whole and dtype not in (DType.F32, DType.F64):
             return Refusal(lambda: f"{dtype} rounds after each", outer)
         return None
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphopt.ir import Builder, Graph, Node, Value
+from graphopt.ir import Builder, DType, Graph, Node, Value
 from graphopt.passes.merge_reductions import reduced_axes
 from graphopt.passes.polynomial import number
 from graphopt.passes.simplify_pools import Windows, windows
@@ -126,6 +126,8 @@ class AverageFirst(Rule):
     def check(self, m: Match) -> Refusal | None:
         """A convolution of single elements, and fewer of them afterwards."""
         conv, root = m.node("conv"), m.root
+        if root.output.tensor.dtype not in (DType.F32, DType.F64):
+            return Refusal(lambda: f"{root.output.tensor.dtype} rounds after each", root)
         found = windows(conv) if conv.attr("kernel_shape") else _kernel(m["w"], conv)
         if isinstance(found, Refusal):
             return found
