@@ -13,6 +13,8 @@
 namespace graphopt {
 namespace {
 
+constexpr std::string_view kBf16 = "avx512_bf16";
+
 constexpr bool bit(uint64_t word, int index) { return ((word >> index) & 1U) != 0; }
 
 // XCR0: the register state that the operating system saves. Needs OSXSAVE.
@@ -51,7 +53,8 @@ Isa capped() {
   for (Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512}) {
     if (isa_name(isa) == cap) return std::min(isa, found);
   }
-  throw Error("GRAPHOPT_MAX_ISA is '" + std::string(cap) + "'; it must be portable, avx2 or avx512");
+  if (cap == kBf16) return found;
+  throw Error("GRAPHOPT_MAX_ISA is '" + std::string(cap) + "'; it must be portable, avx2, avx512 or avx512_bf16");
 }
 
 size_t cache_size(int name, size_t fallback) {
@@ -64,6 +67,19 @@ size_t cache_size(int name, size_t fallback) {
 Isa cpu_isa() {
   static const Isa isa = capped();
   return isa;
+}
+
+bool cpu_has_bf16() {
+  static const bool has = [] {
+    const char* cap = std::getenv("GRAPHOPT_MAX_ISA");
+    if (cpu_isa() < Isa::kAvx512 || (cap != nullptr && *cap != '\0' && cap != kBf16)) return false;
+    uint32_t a = 0;
+    uint32_t b = 0;
+    uint32_t c = 0;
+    uint32_t d = 0;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && bit(a, 5);
+  }();
+  return has;
 }
 
 std::vector<Isa> cpu_isa_levels() {

@@ -16,9 +16,13 @@ enum class Isa : uint8_t {
 };
 
 // The level that kernels may use: what the processor and the operating system support, capped by the
-// environment variable GRAPHOPT_MAX_ISA (portable, avx2 or avx512). Read once; throws Error on an
+// environment variable GRAPHOPT_MAX_ISA (portable, avx2, avx512 or avx512_bf16). Read once; throws Error on an
 // unknown cap.
 Isa cpu_isa();
+
+// Whether kernels may use the dot product of AVX512_BF16 too: where cpu_isa() is kAvx512 without a cap, or
+// with the cap avx512_bf16.
+bool cpu_has_bf16();
 
 // Every level up to cpu_isa(), lowest first.
 std::vector<Isa> cpu_isa_levels();

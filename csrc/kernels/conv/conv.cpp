@@ -9,6 +9,7 @@
 #include "kernels/conv/rows.h"
 #include "kernels/dense/operands.h"
 #include "kernels/gemm/driver.h"
+#include "kernels/gemm/pairs.h"
 
 namespace graphopt {
 namespace {
@@ -23,19 +24,22 @@ class ConvKernel final : public Kernel {
         group_(attrs.i("group", 1)),
         cin_(attrs.i("cin")),
         cout_(attrs.i("cout")),
+        bf16_(attrs.i("bf16", 0) != 0),
         epilogue_(parse_epilogue(attrs)) {
     if (group_ < 1 || cin_ < 0 || cout_ < 0 || cin_ % group_ != 0 || cout_ % group_ != 0) {
       throw Error("conv: group must divide cin and cout");
     }
     depthwise_ = is_depthwise(cout_, cin_ / group_, group_);
+    if (bf16_ && group_ != 1) throw Error("conv: bf16 is for convolutions without groups");
   }
 
   [[nodiscard]] size_t workspace_bytes(std::span<const Tensor> inputs, std::span<const Tensor> outputs,
                                        int threads) const override {
     if (depthwise_) return 0;
     const ConvGeometry g = geometry(operand(inputs, 0), operand(outputs, 0));
-    if (is_plain(g)) return gemm_scratch_bytes(shape(g)) * static_cast<size_t>(threads);
-    return zeros_bytes(g) + gemm_scratch_bytes(shape(g)) * static_cast<size_t>(threads);
+    const size_t scratch = gemm_scratch_bytes(shape(g)) * static_cast<size_t>(threads);
+    const size_t pairs = bf16_ ? pairs_bytes(positions(g), cin_) : 0;
+    return pairs + (is_plain(g) ? 0 : zeros_bytes(g)) + scratch;
   }
 
   void run(KernelArgs& args) const override {
@@ -44,7 +48,8 @@ class ConvKernel final : public Kernel {
     const Tensor& bias = operand(args.inputs, 2);
     const Tensor& residual = operand(args.inputs, 3);
     const Tensor& y = args.outputs[0];
-    require_f32("conv", {&x, &w, &bias, &residual, &y});
+    require_f32("conv", {&x, &bias, &residual, &y});
+    require_weights("conv", w, bf16_);
     check(x, w, bias, residual, y);
     const ConvGeometry g = geometry(x, y);
     check_conv_output(window_, g.in, g.out, "conv");
@@ -57,29 +62,35 @@ class ConvKernel final : public Kernel {
     }
     const GemmShape shape = this->shape(g);
     const int64_t cout = cout_ / group_;
+    auto* workspace = static_cast<std::byte*>(args.workspace);
+    const float* values = x.ptr<float>();
+    if (bf16_) {
+      values = round_to_pairs(values, positions(g), cin_, workspace, args.parallel);
+      workspace += pairs_bytes(positions(g), cin_);
+    }
     const auto describe = [&](int64_t group, GemmOperands& operands) {
+      operands.pairs = bf16_;
       operands.b_panel = shape.k() * kPanel;
-      operands.b = w.ptr<float>() + group * shape.panels() * operands.b_panel;
+      operands.b = static_cast<const float*>(w.data) + group * shape.panels() * operands.b_panel;
       operands.c = y.ptr<float>() + group * cout;
       if (bias.present()) operands.bias = bias.ptr<float>() + group * cout;
       if (residual.present()) operands.residual = residual.ptr<float>() + group * cout;
     };
     if (is_plain(g)) {
-      run_gemms<DenseRows>(shape, epilogue_, group_, args.parallel, args.workspace,
+      run_gemms<DenseRows>(shape, epilogue_, group_, args.parallel, workspace,
                            [&](int64_t group, GemmOperands& operands, DenseRows& rows) {
                              describe(group, operands);
-                             rows = {x.ptr<float>() + group * g.window_channels, cin_, cout_};
+                             rows = {values + group * g.window_channels, g.channels, cout_};
                            });
       return;
     }
-    auto* zeros = static_cast<float*>(args.workspace);
+    auto* zeros = reinterpret_cast<float*>(workspace);
     std::fill_n(zeros, g.depth(), 0.0F);
-    run_gemms<ConvRows>(shape, epilogue_, group_, args.parallel,
-                        static_cast<std::byte*>(args.workspace) + zeros_bytes(g),
+    run_gemms<ConvRows>(shape, epilogue_, group_, args.parallel, workspace + zeros_bytes(g),
                         [&](int64_t group, GemmOperands& operands, ConvRows& rows) {
                           describe(group, operands);
                           rows.geometry = &g;
-                          rows.x = x.ptr<float>() + group * g.window_channels;
+                          rows.x = values + group * g.window_channels;
                           rows.zeros = zeros;
                         });
   }
@@ -91,12 +102,14 @@ class ConvKernel final : public Kernel {
     g.batch = x.dim(0);
     g.in = spatial_dims(x, 1, window_.rank);
     g.out = spatial_dims(y, 1, window_.rank);
-    g.channels = cin_;
-    g.window_channels = cin_ / group_;
+    g.channels = bf16_ ? pairs_step(cin_) : cin_;
+    g.window_channels = bf16_ ? pairs_of(cin_) : cin_ / group_;
     g.out_channels = cout_;
-    g.merged = group_ == 1 && cin_ < kFewChannels && window_.kernel[2] > 1 && window_.dilation[2] == 1;
+    g.merged = !bf16_ && group_ == 1 && cin_ < kFewChannels && window_.kernel[2] > 1 && window_.dilation[2] == 1;
     return g;
   }
+
+  [[nodiscard]] static int64_t positions(const ConvGeometry& g) { return g.batch * volume(g.in); }
 
   // One tap on every position: X is the matrix.
   [[nodiscard]] static bool is_plain(const ConvGeometry& g) {
@@ -113,8 +126,8 @@ class ConvKernel final : public Kernel {
     shape.segments = g.segments();
     shape.depth = g.depth();
     if (g.merged && (window_.begin[2] != 0 || window_.end[2] != 0)) shape.spare_floats = shape.k();
-    shape.copy_rows = shape.segments == 1 && !g.merged && rows_collide(cin_ * (is_plain(g) ? 1 : window_.stride[2])) &&
-                      shape.m > 4 && shape.panels() >= 8;
+    shape.copy_rows = !bf16_ && shape.segments == 1 && !g.merged &&
+                      rows_collide(cin_ * (is_plain(g) ? 1 : window_.stride[2])) && shape.m > 4 && shape.panels() >= 8;
     return shape;
   }
 
@@ -127,7 +140,8 @@ class ConvKernel final : public Kernel {
     if (x.dim(-1) != cin_ || y.dim(-1) != cout_ || x.dim(0) != y.dim(0)) {
       throw Error("conv: X or Y doesn't have the channels or the batch size that the step says");
     }
-    if (w.numel() != static_cast<int64_t>(packed_conv_size(cout_, cin_ / group_, window_.taps(), group_))) {
+    const int64_t per_window = bf16_ ? pairs_of(cin_) : cin_ / group_;
+    if (w.numel() != static_cast<int64_t>(packed_conv_size(cout_, per_window, window_.taps(), group_))) {
       throw Error("conv: W isn't packed for this step");
     }
     if (bias.present() && bias.numel() != cout_) throw Error("conv: bias must hold cout values");
@@ -138,6 +152,7 @@ class ConvKernel final : public Kernel {
   int64_t group_;
   int64_t cin_;
   int64_t cout_;
+  bool bf16_;  // X is rounded to bfloat16, W holds it: pairs along the channels
   Epilogue epilogue_;
   bool depthwise_ = false;
 };

@@ -56,6 +56,9 @@ struct Simd {
     const F sign = _mm256_set1_ps(-0.0F);
     return _mm256_or_ps(_mm256_andnot_ps(sign, a), _mm256_and_ps(sign, b));
   }
+  // The numbers that the low and the high 16 bits of a lane are in bfloat16.
+  static F low_half(F a) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 16)); }
+  static F high_half(F a) { return _mm256_and_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(INT32_MIN >> 15))); }
   static M lt(F a, F b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
   static M is_nan(F a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
   static F select(M m, F yes, F no) { return _mm256_blendv_ps(no, yes, m); }

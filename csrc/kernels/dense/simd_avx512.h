@@ -52,6 +52,11 @@ struct Simd {
   static M is_nan(F a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
   static F select(M m, F yes, F no) { return _mm512_mask_blend_ps(m, no, yes); }
 
+  // The numbers that the low and the high 16 bits of a lane are in bfloat16.
+  static F low_half(F a) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 16)); }
+  static F high_half(F a) {
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32(INT32_MIN >> 15)));
+  }
   static F round(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   // a 2^n for a whole n in [-252, 254]
   static F scale(F a, F n) { return _mm512_scalef_ps(a, n); }

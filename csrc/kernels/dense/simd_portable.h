@@ -40,6 +40,15 @@ struct Simd {
     }
   }
 
+  // The numbers that the low and the high 16 bits of a lane are in bfloat16.
+  static F low_half(F a) {
+    typedef uint32_t U __attribute__((vector_size(16)));
+    return (F)((U)a << 16U);
+  }
+  static F high_half(F a) {
+    typedef uint32_t U __attribute__((vector_size(16)));
+    return (F)((U)a & 0xffff0000U);
+  }
   static F fma(F a, F b, F c) { return a * b + c; }
   static F add(F a, F b) { return a + b; }
   static F sub(F a, F b) { return a - b; }

@@ -1,4 +1,5 @@
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "kernels/gemm/dispatch.h"
@@ -36,7 +37,14 @@ const GemmKernels& gemm_kernels(Isa isa) {
 }
 
 const GemmKernels& gemm_kernels() {
-  static const GemmKernels& kernels = gemm_kernels(cpu_isa());
+  static const GemmKernels kernels = [] {
+    GemmKernels found = gemm_kernels(cpu_isa());
+    if (cpu_has_bf16()) {
+      std::memcpy(found.pairs, gemm_kernels_avx512_bf16.pairs, sizeof found.pairs);
+      found.round = gemm_kernels_avx512_bf16.round;
+    }
+    return found;
+  }();
   return kernels;
 }
 

@@ -10,6 +10,9 @@ namespace graphopt {
 #include "kernels/gemm/kernels.inc"
 #undef GRAPHOPT_GEMM_KERNELS
 
+// For the products of bfloat16 pairs; only `pairs` and `round` are complete.
+extern const GemmKernels gemm_kernels_avx512_bf16;
+
 // Of one level, which the processor must have.
 const GemmKernels& gemm_kernels(Isa isa);
 

@@ -35,6 +35,7 @@ struct GemmOperands {
   int64_t b_step = kPanel;
   int64_t b_panel = 0;
   bool direct = false;
+  bool pairs = false;  // A and B hold bfloat16 pairs; K counts pairs
   float* c = nullptr;
   const float* bias = nullptr;
   const float* residual = nullptr;
@@ -200,7 +201,8 @@ class GemmTask {
     tile.bias = operands_.bias == nullptr ? nullptr : operands_.bias + column;
     const float* residual = tile.residual;
     if (residual != nullptr) tile.residual = residual + column;
-    const auto& variants = operands_.direct ? kernels_.direct : kernels_.packed;
+    const auto& packed = operands_.pairs ? kernels_.pairs : kernels_.packed;
+    const auto& variants = operands_.direct ? kernels_.direct : packed;
     variants[panels - 1][rows - 1](tile);
     tile.residual = residual;
     if (tile.finish && !epilogue_.is_clamp()) {

@@ -1,20 +1,24 @@
-// Step kernel `gemm`: Y = activation(A W + bias + residual) with W packed at compile time.
+// Step kernel `gemm`: Y = activation(A W + bias + residual) with W packed at compile time, in float32 or, with
+// the attribute `bf16`, as bfloat16 pairs; sums are of float32 either way.
 #include "kernels/dense/operands.h"
 #include "kernels/gemm/driver.h"
 #include "kernels/gemm/pack.h"
+#include "kernels/gemm/pairs.h"
 
 namespace graphopt {
 namespace {
 
 class GemmKernel final : public Kernel {
  public:
-  explicit GemmKernel(const Attrs& attrs) : k_(attrs.i("k")), n_(attrs.i("n")), epilogue_(parse_epilogue(attrs)) {
+  explicit GemmKernel(const Attrs& attrs)
+      : k_(attrs.i("k")), n_(attrs.i("n")), bf16_(attrs.i("bf16", 0) != 0), epilogue_(parse_epilogue(attrs)) {
     if (k_ < 0 || n_ < 0) throw Error("gemm: negative k or n");
   }
 
   [[nodiscard]] size_t workspace_bytes(std::span<const Tensor> inputs, std::span<const Tensor> /*outputs*/,
                                        int threads) const override {
-    return gemm_scratch_bytes(shape(operand(inputs, 0))) * static_cast<size_t>(threads);
+    const GemmShape shape = this->shape(operand(inputs, 0));
+    return (bf16_ ? pairs_bytes(shape.m, k_) : 0) + gemm_scratch_bytes(shape) * static_cast<size_t>(threads);
   }
 
   void run(KernelArgs& args) const override {
@@ -23,21 +27,30 @@ class GemmKernel final : public Kernel {
     const Tensor& bias = operand(args.inputs, 2);
     const Tensor& residual = operand(args.inputs, 3);
     const Tensor& y = args.outputs[0];
-    require_f32("gemm", {&a, &w, &bias, &residual, &y});
+    require_f32("gemm", {&a, &bias, &residual, &y});
+    require_weights("gemm", w, bf16_);
     if (a.rank < 1 || a.dim(-1) != k_) throw Error("gemm: the last dimension of A isn't k");
     const GemmShape shape = this->shape(a);
     if (y.numel() != shape.m * n_) throw Error("gemm: Y has the wrong size");
-    if (w.numel() != static_cast<int64_t>(packed_gemm_size(k_, n_))) throw Error("gemm: W isn't packed for k and n");
+    if (w.numel() != static_cast<int64_t>(packed_gemm_size(shape.depth, n_)))
+      throw Error("gemm: W isn't packed for k and n");
     if (bias.present() && bias.numel() != n_) throw Error("gemm: bias must hold n values");
     if (residual.present() && residual.numel() != y.numel()) throw Error("gemm: residual must be as large as Y");
-    run_gemms<DenseRows>(shape, epilogue_, 1, args.parallel, args.workspace,
+    DenseRows left{a.ptr<float>(), k_, n_};
+    auto* workspace = static_cast<std::byte*>(args.workspace);
+    if (bf16_) {
+      left = {round_to_pairs(left.a, shape.m, k_, workspace, args.parallel), pairs_step(k_), n_};
+      workspace += pairs_bytes(shape.m, k_);
+    }
+    run_gemms<DenseRows>(shape, epilogue_, 1, args.parallel, workspace,
                          [&](int64_t, GemmOperands& operands, DenseRows& rows) {
-                           operands.b = w.ptr<float>();
-                           operands.b_panel = k_ * kPanel;
+                           operands.pairs = bf16_;
+                           operands.b = static_cast<const float*>(w.data);
+                           operands.b_panel = shape.depth * kPanel;
                            operands.c = y.ptr<float>();
                            operands.bias = data_or_null(bias);
                            operands.residual = data_or_null(residual);
-                           rows = {a.ptr<float>(), k_, n_};
+                           rows = left;
                          });
   }
 
@@ -47,14 +60,15 @@ class GemmKernel final : public Kernel {
     shape.m = 1;
     for (int axis = 0; axis + 1 < a.rank; ++axis) shape.m *= a.dim(axis);
     shape.n = n_;
-    shape.depth = k_;
+    shape.depth = bf16_ ? pairs_of(k_) : k_;
     // A copy pays when several tiles of columns read it.
-    shape.copy_rows = rows_collide(k_) && shape.m > 4 && shape.panels() >= 8;
+    shape.copy_rows = !bf16_ && rows_collide(k_) && shape.m > 4 && shape.panels() >= 8;
     return shape;
   }
 
   int64_t k_;
   int64_t n_;
+  bool bf16_;  // A is rounded to bfloat16, W holds it: pairs along K
   Epilogue epilogue_;
 };
 

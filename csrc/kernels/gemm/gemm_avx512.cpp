@@ -26,6 +26,7 @@ constexpr GemmKernels make_kernels() {
   kernels.transpose = transpose_block;
   kernels.pack = pack_rows;
   kernels.dot = dot_rows;
+  kernels.round = round_rows;
   return kernels;
 }
 

@@ -52,6 +52,10 @@ struct GemmKernels {
   int max_rows[kMaxPanels];
   TileKernel packed[kMaxPanels][kTableRows];
   TileKernel direct[kMaxPanels][kTableRows];
+  // As `packed`, where A and B hold two bfloat16 numbers, neighbours along K, in the place of a float.
+  TileKernel pairs[kMaxPanels][kTableRows];
+  // Rounds rows of `columns` floats to such pairs; an odd last one is paired with zero.
+  void (*round)(const float* in, int64_t in_step, int64_t rows, int64_t columns, uint32_t* out, int64_t out_step);
   // Applies an activation that is no clamp to rows x columns of C, then adds the residual (may be null).
   void (*activate)(Activation activation, float alpha, float beta, float* c, const float* residual,
                    const int64_t* c_rows, int64_t rows, int64_t columns);

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/dense/unroll.h"
+#include "kernels/gemm/pairs_impl.h"
 #include "kernels/gemm/tile.h"
 
 namespace graphopt {
@@ -66,8 +67,8 @@ template <int Rows, int Panels>
   });
 }
 
-// Direct: B is in place, so loads of the last panel are masked.
-template <int Rows, int Panels, bool Direct>
+// Direct: B is in place, so loads of the last panel are masked. Product: Multiply or DotPairs.
+template <int Rows, int Panels, bool Direct, class Product = Multiply>
 [[gnu::always_inline]] inline void run_tile(const Tile& t) {
   constexpr int kWidth = Panels * kVectors;
   Simd::F acc[Rows][kWidth];
@@ -92,7 +93,7 @@ template <int Rows, int Panels, bool Direct>
       b += step;
       unroll<Rows>([&](auto r) GRAPHOPT_INLINE_LAMBDA {
         const Simd::F x = Simd::set1(a[r][k]);
-        unroll<kWidth>([&](auto v) GRAPHOPT_INLINE_LAMBDA { acc[r][v] = Simd::fma(x, column[v], acc[r][v]); });
+        unroll<kWidth>([&](auto v) GRAPHOPT_INLINE_LAMBDA { acc[r][v] = Product::step(x, column[v], acc[r][v]); });
       });
     }
   }
@@ -114,6 +115,11 @@ void packed_tile(const Tile& t) {
 }
 
 template <int Rows, int Panels>
+void pairs_tile(const Tile& t) {
+  run_tile<Rows, Panels, false, DotPairs>(t);
+}
+
+template <int Rows, int Panels>
 void direct_tile(const Tile& t) {
   run_tile<Rows, Panels, true>(t);
 }
@@ -123,6 +129,7 @@ constexpr void add_tiles(GemmKernels& kernels) {
   kernels.max_rows[Panels - 1] = MaxRows;
   unroll<MaxRows>([&](auto r) {
     kernels.packed[Panels - 1][r] = packed_tile<r + 1, Panels>;
+    kernels.pairs[Panels - 1][r] = pairs_tile<r + 1, Panels>;
     if constexpr (Panels <= kMaxDirectPanels) kernels.direct[Panels - 1][r] = direct_tile<r + 1, Panels>;
   });
 }
