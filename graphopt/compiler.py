@@ -38,7 +38,8 @@ __all__ = [
     "unsupported",
 ]
 
-PRECISIONS = ("fp32",)
+# The relative L2 error that outputs of floats may have; 0: the tolerance of their type.
+PRECISIONS = {"fp32": 0.0, "bf16": 1.5e-2}
 _CUSTOM_OP_REMEDY = (
     "export the model without this custom op, or define it by graphopt.ops.register(OpDef(...))"
 )
@@ -76,7 +77,9 @@ def compile(
 
     ``model`` is an ONNX path, bytes, ModelProto, or a Graph. ``input_shapes`` fixes or renames
     dimensions. ``verify`` runs source and artifact on ``inputs`` (random ones if none are given)
-    and compares. ``strict`` makes a node that falls back to the interpreter an error.
+    and compares. ``precision`` is fp32 or bf16 (products with constant weights on bfloat16
+    operands, outputs within 1.5e-2). ``strict`` makes a node that falls back to the interpreter an
+    error.
 
     Raises ModelError, OptionError, InputError, UnsupportedError (an op that nobody defines; with
     ``strict`` one that no kernel runs), ToolchainError, CompileError, VerificationError,
@@ -86,6 +89,9 @@ def compile(
         raise OptionError(
             f"there is no precision '{precision}' (there are: {', '.join(PRECISIONS)})"
         )
+    if precision != "fp32":
+        target = Target.parse(target) if isinstance(target, str) else target
+        target = target.with_option("precision", precision)
     source = to_graph(model, input_shapes=input_shapes)
     if inputs is not None:
         from graphopt.verify import fit_inputs
@@ -93,7 +99,7 @@ def compile(
         inputs = fit_inputs(source, inputs)
     artifact = compile_graph(source, target, optimize=optimize, strict=strict, ctx=ctx)
     if verify:
-        result = check(model, source, artifact, inputs)
+        result = check(model, source, artifact, inputs, budget=PRECISIONS[precision])
         artifact = Artifact({**artifact.manifest, "verification": result}, artifact.members)
     if output is not None:
         artifact.save(output)
@@ -239,13 +245,18 @@ def _proposal(item: Mapping[str, str]) -> str:
 
 
 def check(
-    model: Any, source: Graph, artifact: Artifact, inputs: Mapping[str, Any] | None = None
+    model: Any,
+    source: Graph,
+    artifact: Artifact,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    budget: float = 0.0,
 ) -> dict[str, Any]:
     """Runs source model and artifact on the same inputs; returns the errors measured.
 
-    An output may differ by the tolerance of its type, or by twice what the oracle's own result
-    moves by rounding where that is more. Raises VerificationError naming an output that differs by
-    more than that.
+    An output may differ by the tolerance of its type, by ``budget`` if it is of floats, or by twice
+    what the oracle's own result moves by rounding, whatever is most. Raises VerificationError
+    naming an output that differs by more than that.
     """
     from graphopt.runtime import load
     from graphopt.verify import compare, find_oracle, rounding_errors
@@ -261,17 +272,18 @@ def check(
         path = Path(folder) / "check.gopt"
         artifact.save(path)
         actual = load(path).run(inputs)
-    results = compare(actual, expected)
+    results = compare(actual, expected, budget=budget)
     rounding: dict[str, float] = {}
     if not all(c.ok for c in results):
         rounding = rounding_errors(oracle, inputs, expected)
-        results = compare(actual, expected, rounding=rounding)
+        results = compare(actual, expected, rounding=rounding, budget=budget)
     worst = max(results, key=lambda c: c.error / c.tolerance if c.tolerance else c.error)
     if not all(c.ok for c in results):
         bad = next(c for c in results if not c.ok)
         raise VerificationError(
             f"output '{bad.name}' differs from {oracle.name} by a relative error of "
             f"{bad.error:.3g} (allowed {bad.tolerance:.3g})"
+            + ("; exclude sensitive nodes from the lower precision" if budget else "")
         )
     result = {
         "oracle": oracle.name,

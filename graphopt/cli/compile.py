@@ -43,11 +43,15 @@ def compile_command(
         typer.Option("-o", "--output", help="Artifact (default: MODEL.gopt).", readable=False),
     ] = None,
     target: Annotated[str, typer.Option("--target", help="What to compile for.")] = "cpu",
-    precision: Annotated[str, typer.Option("--precision", help="fp32.")] = "fp32",
+    precision: Annotated[str, typer.Option("--precision", help="fp32 or bf16.")] = "fp32",
     level: Annotated[str, typer.Option("-O", "--optimize", help="O0, O1 or O2.")] = "O2",
     exact: Annotated[
         bool, typer.Option("--exact", help="Only algorithms that round as plain sums do.")
     ] = False,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", help="A source node that stays in float32 (with bf16)."),
+    ] = None,
     input_shape: InputShapes = None,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Check against the source model.")
@@ -71,6 +75,10 @@ def compile_command(
         from graphopt.backends.base import Target
 
         target = str(Target.parse(target).with_option("exact", "on"))
+    if exclude:
+        from graphopt.backends.base import Target
+
+        target = str(Target.parse(target).with_option("exclude", "+".join(exclude)))
     path = output or model.with_suffix(".gopt")
     data = load_inputs(inputs) if inputs is not None else None
     shapes = parse_shapes(input_shape)
@@ -133,7 +141,7 @@ def _verdict(found: dict[str, Any] | None) -> str:
         return f"not verified: {found['skipped']}"
     text = (
         f"verified against {found['oracle']}: relative L2 error {found['relative_error']:.2e} "
-        f"(allowed {found['tolerance']:.0e})"
+        f"(allowed {found['tolerance']:.2g})"
     )
     if "rounding_error" in found:
         text += f"; rounding alone moves the model's own result by {found['rounding_error']:.2e}"

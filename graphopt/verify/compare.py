@@ -90,8 +90,9 @@ def compare(
     expected: Mapping[str, Any],
     slack: float = 1.0,
     rounding: Mapping[str, float] | None = None,
+    budget: float = 0.0,
 ) -> list[Comparison]:
-    """Errors of all outputs. ``slack`` widens the tolerance of floats; so does ``rounding``, what
+    """Errors of all outputs. Floats may differ by ``budget`` at least. ``slack`` widens the tolerance of floats; so does ``rounding``, what
     the reference itself moves by rounding, twice which is allowed.
 
     Another element type is an infinite error, however near the numbers are.
@@ -105,7 +106,7 @@ def compare(
             tolerance = 0.0
         same = found.dtype == array.dtype or {found.dtype.kind, array.dtype.kind} <= set("OUST")
         error = relative_error(found, array) if same else float("inf")
-        allowed = tolerance * slack
+        allowed = max(tolerance * slack, budget if tolerance else 0.0)
         if tolerance and rounding is not None:
             allowed = max(allowed, 2 * rounding.get(name, 0.0))
         result.append(Comparison(name, error, allowed))

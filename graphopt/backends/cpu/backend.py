@@ -10,6 +10,7 @@ from graphopt.backends.base import Backend, Compiled, Target, Unavailable
 from graphopt.backends.cpu.fuse_epilogue import FuseEpilogue
 from graphopt.backends.cpu.fuse_groups import FuseGroups, classify
 from graphopt.backends.cpu.lower_attention import LowerAttention
+from graphopt.backends.cpu.lower_bf16 import LowerBf16
 from graphopt.backends.cpu.lower_dense import LowerDense
 from graphopt.backends.cpu.lower_native import LowerNative, refusal
 from graphopt.backends.cpu.lower_recurrent import LowerRecurrent
@@ -42,7 +43,9 @@ class CpuBackend(Backend):
     summary: ClassVar[str] = "x86-64, AVX2 and AVX-512: own kernels and generated code"
     options: ClassVar[Mapping[str, str]] = {
         "exact": "on leaves out algorithms that round more than a plain sum does (default off)",
+        "exclude": "source nodes that precision=bf16 leaves in float32, joined by '+'",
         "levels": "ISA levels of generated code, joined by '+' (v2, v3, v4; default v3+v4)",
+        "precision": "fp32 or bf16: operands of products with constant weights (default fp32)",
     }
 
     def probe(self) -> Unavailable | None:
@@ -66,6 +69,14 @@ class CpuBackend(Backend):
             result.append(LEVELS[short])
         return result
 
+    def _choice(self, target: Target, name: str, choices: tuple[str, ...]) -> str:
+        """An option that is one of ``choices``, the first by default. Raises OptionError."""
+        found = target.option(name, choices[0])
+        if found not in choices:
+            wanted = " or ".join(choices)
+            raise OptionError(f"option '{name}' of target '{self.name}' is {wanted}, not '{found}'")
+        return found
+
     def supports(self, node: Node, target: Target) -> Refusal | None:
         """Asks by lowering a graph of this node alone."""
         if node.op.domain == DOMAIN or node.is_a("If") or node.op.name in CONTROL_FLOW:
@@ -88,16 +99,17 @@ class CpuBackend(Backend):
         """Dense kernels first, then layout, epilogues, views, groups, and what is left."""
         clean = parse_pipeline("fold-constants,simplify,merge-common,eliminate-dead").passes
         layout = parse_pipeline("sink-transposes").passes
-        exact = target.option("exact", "off")
-        if exact not in ("on", "off"):
-            raise OptionError(f"option 'exact' of target '{self.name}' is on or off, not '{exact}'")
+        exact = self._choice(target, "exact", ("off", "on")) == "on"
+        bf16 = self._choice(target, "precision", ("fp32", "bf16")) == "bf16"
+        exclude = target.option("exclude")
         lowering: tuple[Pass, ...] = (
             *parse_pipeline(_ATTENTION).passes,
             LowerRotary(),
             LowerAttention(),
-            *(() if exact == "on" else (LowerWinograd(),)),
+            *(() if exact else (LowerWinograd(),)),
             LowerRecurrent(),
             LowerDense(),
+            *((LowerBf16(exclude),) if bf16 else ()),
             *layout,
             *clean,
             FuseEpilogue(),

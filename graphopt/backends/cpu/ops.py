@@ -8,9 +8,7 @@ kernel; ``kind`` says which emitter makes it.
 
 from __future__ import annotations
 
-from functools import cache
-
-from graphopt.ir import Graph, Node, OpDef
+from graphopt.ir import Graph, Node, OpDef, resolve_op
 
 __all__ = ["CONTROL_FLOW", "DOMAIN", "GROUP", "SHAPE", "VIEW", "native", "plan_regions"]
 
@@ -32,7 +30,6 @@ def plan_regions(node: Node) -> tuple[Graph, ...]:
     return node.regions if not node.op.domain and node.op.name in CONTROL_FLOW else ()
 
 
-@cache
 def native(kernel: str) -> OpDef:
-    """The op that runs the step kernel of that name."""
-    return OpDef(kernel, DOMAIN, inputs=("operands*",), outputs=("results*",))
+    """The op that runs the step kernel of that name: the same one that parsing and rules find."""
+    return resolve_op(kernel, DOMAIN)

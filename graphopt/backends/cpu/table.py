@@ -11,6 +11,7 @@ TABLE = PassTable(
         "cpu-fuse-epilogue": "graphopt.backends.cpu.fuse_epilogue:FuseEpilogue",
         "cpu-fuse-groups": "graphopt.backends.cpu.fuse_groups:FuseGroups",
         "cpu-lower-attention": "graphopt.backends.cpu.lower_attention:LowerAttention",
+        "cpu-lower-bf16": "graphopt.backends.cpu.lower_bf16:LowerBf16",
         "cpu-lower-dense": "graphopt.backends.cpu.lower_dense:LowerDense",
         "cpu-lower-native": "graphopt.backends.cpu.lower_native:LowerNative",
         "cpu-lower-recurrent": "graphopt.backends.cpu.lower_recurrent:LowerRecurrent",

@@ -1,0 +1,98 @@
+"""precision=bf16 through the CPU pipe: what is rounded, how far outputs move, what is left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import graphopt
+from graphopt.errors import OptionError, VerificationError
+from graphopt.runtime.artifact import Artifact
+from graphopt.verify import relative_error
+from tests.backends.pipe import Net, compiled, host_level, kernels, loaded, onnxruntime_outputs
+
+BF16 = f"cpu{{levels={host_level()},precision=bf16}}"
+# Half a unit in the last of 8 bits is 2e-3; two operands and a few layers make some times that.
+BUDGET = 1.5e-2
+
+
+def _rounded(artifact: Artifact) -> int:
+    steps = artifact.json("plan")["steps"]
+    return sum(1 for step in steps if step.get("attrs", {}).get("bf16"))
+
+
+def _check(net: Net, rounded: int, target: str = BF16) -> None:
+    model = net.model()
+    artifact = compiled(model, target)
+    assert _rounded(artifact) == rounded
+    feeds = net.feeds()
+    got = list(loaded(artifact).run(feeds).values())
+    for mine, right in zip(got, onnxruntime_outputs(model, feeds), strict=True):
+        assert 0 < relative_error(mine, right) <= BUDGET
+
+
+def test_products() -> None:
+    net = Net()
+    x = net.input("x", (2, 7, 33))
+    hidden = net("Relu", net("Add", net("MatMul", x, net.weight(33, 70)), net.weight(70)))
+    _check(net.output(net("MatMul", hidden, net.weight(70, 20))), 2)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolutions(kernel: int, stride: int) -> None:
+    net = Net()
+    pads = [kernel // 2] * 4
+    window = {"strides": [stride, stride], "pads": pads}
+    x = net.input("x", (2, 19, 9, 11))
+    y = net("Conv", x, net.weight(24, 19, kernel, kernel), net.weight(24), **window)
+    _check(net.output(net("Sigmoid", y)), 1, BF16.replace("}", ",exact=on}"))
+
+
+def test_what_stays_in_float32() -> None:
+    """Few channels, groups, computed operands; Winograd is faster than bfloat16."""
+    net = Net()
+    x = net.input("x", (1, 16, 28, 28))
+    y = net("Conv", x, net.weight(16, 16, 3, 3), pads=[1] * 4)
+    y = net("Conv", y, net.weight(16, 1, 3, 3), pads=[1] * 4, group=16)
+    y = net("Conv", y, net.weight(8, 16, 1, 1))
+    artifact = compiled(net.output(net("MatMul", y, y)).model(), BF16)
+    assert _rounded(artifact) == 0
+    assert "conv_winograd" in kernels(artifact)
+
+
+def test_excluded_nodes_stay() -> None:
+    net = Net()
+    x = net.input("x", (4, 32))
+    y = net("MatMul", net("MatMul", x, net.weight(32, 32)), net.weight(32, 32))
+    model = net.output(y).model()
+    one = compiled(model, BF16.replace("}", ",exclude=n1}"))
+    assert _rounded(one) == 1
+    none = compiled(model, BF16.replace("}", ",exclude=n0+n1}"))
+    assert _rounded(none) == 0
+
+
+def test_an_error_beyond_the_budget_ends_the_compile(tmp_path: Path) -> None:
+    """A difference of large numbers: what rounding takes is all that is left."""
+    net = Net()
+    x = net.input("x", (4, 32))
+    w = net.rng.standard_normal((32, 32)).astype(np.float32)
+    noise = (1e-4 * net.rng.standard_normal((32, 32))).astype(np.float32)
+    y = net("Sub", net("MatMul", x, net.const(w)), net("MatMul", x, net.const(w + noise)))
+    path, output = tmp_path / "m.onnx", tmp_path / "m.gopt"
+    onnx.save(net.output(y).model(), path)
+    with pytest.raises(VerificationError, match=r"allowed 0\.015.*exclude sensitive nodes"):
+        graphopt.compile(path, precision="bf16", output=output)
+    assert not output.exists()
+
+
+def test_options() -> None:
+    net = Net()
+    model = net.output(net("Relu", net.input("x", (2,)))).model()
+    with pytest.raises(OptionError, match="is fp32 or bf16, not 'bf8'"):
+        compiled(model, "cpu{precision=bf8}")
+    with pytest.raises(OptionError, match="there is no precision 'bf8'"):
+        graphopt.compile(model, precision="bf8")
