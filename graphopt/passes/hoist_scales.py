@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphopt.ir import Builder, Constant, DType, Graph, Node, Value, static_shape
-from graphopt.passes.scales import MOVES, Scale, along, carry_back, read_scale, scaled
+from graphopt.passes.scales import MOVES, Scale, along, carry_back, fits, read_scale, scaled
 from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, RulePass, Var
 
 __all__ = ["HoistScales"]
@@ -143,10 +143,16 @@ def _sum(node: Node, scale: Scale) -> Value | Refusal:
     assert a is not None and b is not None
     for other, constant in ((a, b), (b, a)):
         if _constant_f32(constant) is not None and not other.is_constant:
+            if not fits(constant, scale):
+                return _too_large(constant)
             if other.shape != node.output.shape:
                 return Refusal("a sum changes the shape", node)
             return other
     return Refusal("a sum of two values that are not constant", node)
+
+
+def _too_large(value: Value) -> Refusal:
+    return Refusal("what takes the factor in would overflow", value)
 
 
 def _product(node: Node, scale: Scale, rank: int) -> Refusal | None:
@@ -156,6 +162,9 @@ def _product(node: Node, scale: Scale, rank: int) -> Refusal | None:
         return Refusal("its weights or bias are not constant", node)
     if scale.axis not in (None, axis):
         return Refusal("the factor does not vary along output channels alone", node)
+    for value in (weight, bias):
+        if value is not None and not fits(value, scale):
+            return _too_large(value)
     assert weight is not None
     if weight.use_count > 1 and weight.tensor.numel > _MAX_SHARED:  # type: ignore[operator]
         return Refusal("its weights are shared", weight)

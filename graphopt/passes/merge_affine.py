@@ -125,6 +125,9 @@ class MergeSteps(Rule):
             return Refusal(lambda: f"{len(nodes)} steps would be {kept}", m.root)
         if line.scale.size > _MAX_NUMBERS or line.shift.size > _MAX_NUMBERS:
             return Refusal("the constants vary along different axes", m.root)
+        large, small = float(np.abs(line.scale).max()), float(np.abs(line.scale).min())
+        if small < _SMALLEST or max(large, float(np.abs(line.shift).max())) > _LARGEST:
+            return Refusal("together they are too near zero or infinity", m.root)
         size = np.maximum(np.abs(line.shift), np.abs(line.scale))
         if bool((line.largest > _LOST * size).any()):
             most = float(line.largest.max())

@@ -12,7 +12,7 @@ from graphopt.ir import Builder, Constant, Dim, DType, Node, Value, product, sta
 from graphopt.passes.merge_reductions import reduced_axes
 from graphopt.passes.polynomial import number
 
-__all__ = ["MOVES", "Scale", "along", "carry_back", "carry_on", "read_scale", "scaled"]
+__all__ = ["MOVES", "Scale", "along", "carry_back", "carry_on", "fits", "read_scale", "scaled"]
 
 Array = np.ndarray[Any, Any]
 # What moves elements, drops some, or sums them, along axes that factors do not vary along.
@@ -21,7 +21,9 @@ MOVES = frozenset(
      "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"}
 )  # fmt: skip
 # Between these an f32 keeps all its digits, and so do products with numbers of common size.
-_SMALLEST, _LARGEST = 1e-30, 1e30
+_SMALLEST, _LARGEST = 1e-15, 1e15
+_F32_MAX = 3e38
+_MAX_LOOK = 1 << 22
 _MAX_NUMBERS = 1 << 16
 _LAZY_BYTES = 1 << 24
 
@@ -68,6 +70,19 @@ def scaled(op: Builder, weight: Value, factors: Array) -> Value:
     lazy = same and source.nbytes >= _LAZY_BYTES
     made = Constant(None, type=source.type, load=make) if lazy else Constant(make())
     return op.constant(made, weight.name)
+
+
+def fits(value: Value, scale: Scale) -> bool:
+    """True unless a number of a constant times a factor is too large for f32.
+
+    Constants too large to look at are taken for weights, which are small numbers.
+    """
+    constant = value.constant
+    if constant is None or constant.numel > _MAX_LOOK:
+        return True
+    size = np.abs(constant.array)
+    largest = float(size[np.isfinite(size)].max(initial=0.0))
+    return largest * float(np.abs(scale.numbers).max()) < _F32_MAX
 
 
 def along(numbers: Array, axis: int, rank: int) -> Array:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphopt.ir import Builder, DType, Graph, Node, Value, static_shape
-from graphopt.passes.scales import MOVES, Scale, along, carry_on, read_scale, scaled
+from graphopt.passes.scales import MOVES, Scale, along, carry_on, fits, read_scale, scaled
 from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, RulePass, Var
 
 __all__ = ["SinkScales"]
@@ -180,6 +180,8 @@ class _Region:
             return Refusal("a sum with a value that is not constant", node)
         if value.shape != node.output.shape:
             return Refusal("a sum changes the shape", node)
+        if not fits(other, scale.inverse()):
+            return Refusal("what takes the factor in would overflow", other)
         self.takers[node] = {1 - index: scale.inverse().shaped(rank)}
         return scale
 
@@ -195,6 +197,8 @@ class _Region:
             return Refusal("its weights are shared", weight)
         if node.is_a("Gemm") and node.attr("transA"):
             return Refusal("it multiplies by the transpose", node)
+        if not fits(weight, scale):
+            return Refusal("what takes the factor in would overflow", weight)
         factors = _input_factors(node, scale, value.tensor.rank or 0)
         if factors is None:
             return Refusal("the factor does not vary along what it sums over", node)
