@@ -180,7 +180,8 @@ def _read_where(node: Node, depth: int) -> Logits | Refusal:
 
 def _masked(found: Logits, node: Node, scores: Value, mask: Mask) -> Logits | Refusal:
     shape = node.output.shape
-    if shape is None or shape != scores.shape:
+    # That there are as many keys as values, the product with the values asks for.
+    if shape is None or scores.shape is None or not _same_rows(shape, scores.shape):
         return Refusal(lambda: f"the mask {mask.value!r} makes the scores {scores!r} larger", node)
     space = shape[:-2]
     if found.masks and found.space != space:
@@ -190,6 +191,12 @@ def _masked(found: Logits, node: Node, scores: Value, mask: Mask) -> Logits | Re
     found.space = space
     found.masks.append(mask)
     return found
+
+
+def _same_rows(masked: tuple[Dim, ...], scores: tuple[Dim, ...]) -> bool:
+    """True when a mask adds no rows, and no keys that are known to be more."""
+    keys = masked[-1], scores[-1]
+    return masked[:-1] == scores[:-1] and (keys[0] == keys[1] or not isinstance(keys[0], int))
 
 
 def _read_reshape(node: Node, depth: int) -> Logits | Refusal:

@@ -96,6 +96,8 @@ def _shape_refusal(logits: Logits, v: Value, weights: Value) -> Refusal | None:
         return Refusal(
             lambda: f"queries {q}, keys {kt} (transposed) and values {v.shape} broadcast", v
         )
+    if kt[-1] != v.shape[-2]:
+        return Refusal(lambda: f"there are {kt[-1]} keys and {v.shape} values", v)
     if logits.space is not None and len(logits.space) > 2:
         return Refusal(lambda: f"the masked scores have more than 4 axes: {weights!r}", weights)
     target = _target(logits)

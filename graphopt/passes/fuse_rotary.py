@@ -6,8 +6,9 @@ and ``Concat(a * cos - b * sin, b * cos + a * sin)`` of the halves or pairs a, b
 ``Concat(RotaryEmbedding(x[:w]), x[w:])  ->  RotaryEmbedding(x, rotary_embedding_dim=w)``.
 
 ``x`` has four axes, in f32 or f64: [batch, heads, length, size] or [batch, length, heads, size],
-which the angles tell apart, since heads share them; angles of the whole size must be the same for
-both of a pair.
+which the angles tell apart, since heads share them; the latter is transposed before and after.
+Angles of the whole size must be the same for both of a pair. The parts may be cut from what ``x``
+is the beginning of.
 
 Sound up to rounding: the definition of the op (Su et al., "RoFormer", 2021).
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from graphopt.ir import Builder, DType, Graph, Node, Value
+from graphopt.ir import Builder, Dim, DType, Graph, Node, Value
 from graphopt.passes.rotary_angles import angles, angles_refusal
 from graphopt.rewrite import (
     Match,
@@ -33,10 +34,12 @@ from graphopt.rewrite import (
 __all__ = ["FuseRotary"]
 
 _PARTS = ("first", "second")
+# Between heads before and behind the length.
+_SWAP = (0, 2, 1, 3)
 
 
 def _part(op: PatternOps, x: Var, index: int) -> Pattern:
-    """The first or second half, or those of even or odd index."""
+    """The first or second half of ``x``, or those of even or odd index."""
     name = _PARTS[index]
     return op.any_of(
         op.Slice(x, op.rest(f"{name}_slice"), _bind=name, _shared=True),
@@ -68,52 +71,65 @@ class _Rotation(Rule):
 
     def check(self, m: Match) -> Refusal | None:
         """Types, which features make a pair, and angles that fit."""
-        x, out = m["x"], m.root.output
+        x, out, whole = m.get("x"), m.root.output, m["whole"]
         if out.tensor.dtype not in (DType.F32, DType.F64):
             return Refusal(lambda: f"it computes in {out.tensor.dtype}", m.root)
-        if x.shape is None or len(x.shape) != 4 or out.shape != x.shape:
-            return Refusal(lambda: f"{x!r} has not four axes, or {out!r} has others", x)
-        size = x.shape[-1]
+        shape = out.shape
+        if shape is None or len(shape) != 4 or whole.shape is None or len(whole.shape) != 4:
+            return Refusal(lambda: f"{whole!r} or {out!r} has not four axes", whole)
+        size = shape[-1]
         if not isinstance(size, int) or size % 2 or size == 0:
-            return Refusal(lambda: f"the last axis of {x!r} is not of a fixed even size", x)
-        refused = _pairing_refusal(m, x, size)
+            return Refusal(lambda: f"the last axis of {out!r} is not of a fixed even size", m.root)
+        if shape[:-1] != whole.shape[:-1] or not _begins(x, whole, shape):
+            return Refusal(lambda: f"{x!r} is not the beginning of {whole!r}", whole)
+        refused = _pairing_refusal(m, out, size)
         if refused is not None:
             return refused
-        return angles_refusal(x, m["cos"], m["sin"], interleaved="flat" in m.named)
+        return angles_refusal(out, m["cos"], m["sin"], interleaved="flat" in m.named)
 
     def rewrite(self, op: Builder, m: Match) -> Value:
-        """The op; over features where heads do not come first."""
-        x, interleaved = m["x"], "flat" in m.named
+        """The op; between transposes where heads do not come first."""
+        x, whole, interleaved = m.get("x"), m["whole"], "flat" in m.named
+        size = (m.root.output.shape or ())[-1]
+        if x is None:
+            same = whole.shape is not None and whole.shape[-1] == size
+            x = whole if same else op.Slice(whole, [0], [size], [3])
         cos, heads_first = angles(op, x, m["cos"], interleaved=interleaved)
         sin, _ = angles(op, x, m["sin"], interleaved=interleaved)
-        flag = 1 if interleaved else None
-        if heads_first:
-            result: Value = op.RotaryEmbedding(x, cos, sin, interleaved=flag)
-            return result
-        assert x.shape is not None
-        heads, size = x.shape[2:]
-        flat = op.Reshape(x, (0, 0, -1))
-        turned = op.RotaryEmbedding(flat, cos, sin, interleaved=flag, num_heads=heads)
-        back: Value = op.Reshape(turned, (0, 0, heads, size))
-        return back
+        x = x if heads_first else op.Transpose(x, perm=_SWAP)
+        result: Value = op.RotaryEmbedding(x, cos, sin, interleaved=1 if interleaved else None)
+        return result if heads_first else op.Transpose(result, perm=_SWAP)
+
+
+def _begins(x: Value | None, whole: Value, shape: tuple[Dim, ...]) -> bool:
+    """True for ``whole`` and what is cut from the beginning of its last axis."""
+    if x is None or x is whole:
+        return x is None or whole.shape == shape
+    node = x.producer
+    if x.shape != shape or node is None or node.op.domain or node.input(0) is not whole:
+        return False
+    if node.is_a("Split"):
+        return int(node.attr("axis")) in (-1, 3) and x.index == 0
+    width = shape[-1]
+    return node.is_a("Slice") and isinstance(width, int) and _range_refusal(node, 0, width) is None
 
 
 class FuseRotated(_Rotation):
     """``x * cos + rotated(x) * sin  ->  RotaryEmbedding(x, cos, sin)``."""
 
-    def pattern(self, op: PatternOps, x: Var, cos: Var, sin: Var) -> NodePattern:
+    def pattern(self, op: PatternOps, x: Var, whole: Var, cos: Var, sin: Var) -> NodePattern:
         """Halves or pairs, rotated by a quarter."""
-        second = op.Neg(_part(op, x, 1))
-        rotated = op.any_of(*_joined(op, second, _part(op, x, 0)))
+        second = op.Neg(_part(op, whole, 1))
+        rotated = op.any_of(*_joined(op, second, _part(op, whole, 0)))
         return op.Add(op.Mul(x, cos), op.Mul(rotated, sin))
 
 
 class FuseTurned(_Rotation):
     """``Concat(a * cos - b * sin, b * cos + a * sin)  ->  RotaryEmbedding(x, cos, sin)``."""
 
-    def pattern(self, op: PatternOps, x: Var, cos: Var, sin: Var) -> list[NodePattern]:
+    def pattern(self, op: PatternOps, whole: Var, cos: Var, sin: Var) -> list[NodePattern]:
         """Halves or pairs as real and imaginary parts."""
-        a, b = _part(op, x, 0), _part(op, x, 1)
+        a, b = _part(op, whole, 0), _part(op, whole, 1)
         real = op.Sub(op.Mul(a, cos), op.Mul(b, sin))
         imaginary = op.Add(op.Mul(b, cos), op.Mul(a, sin))
         return _joined(op, real, imaginary)
@@ -194,16 +210,22 @@ class FuseRest(Rule):
             op.Slice(x, op.rest("first_slice"), _bind="first", _shared=True),
             op.Slice(x, op.rest("second_slice"), _bind="second", _shared=True),
         )
-        return [
-            op.Concat(op.RotaryEmbedding(a, cos, sin, _bind="rotary"), b, _bind="concat")
-            for a, b in (slices, (split[0], split[1]))
-        ]
+        found = []
+        for a, b in (slices, (split[0], split[1])):
+            behind = op.RotaryEmbedding(_swapped(op, a, "before"), cos, sin, _bind="rotary")
+            for turned in (
+                op.RotaryEmbedding(a, cos, sin, _bind="rotary"),
+                _swapped(op, behind, "after"),
+            ):
+                found.append(op.Concat(turned, b, _bind="concat"))
+        return found
 
     def check(self, m: Match) -> Refusal | None:
         """What is turned and what is not must be all of ``x``, in order."""
         x, rotary = m["x"], m.node("rotary")
-        shape, turned = x.shape, rotary.output.shape
-        if shape is None or turned is None or len(shape) != 4 or m.root.output.shape != shape:
+        shape, first = x.shape, m.node("concat").input(0)
+        turned = None if first is None else first.shape
+        if shape is None or not turned or len(shape) != 4 or m.root.output.shape != shape:
             return Refusal(lambda: f"{x!r} has not four axes, or {m.root.output!r} others", x)
         size, width = shape[-1], turned[-1]
         if not isinstance(size, int) or not isinstance(width, int) or shape[:-1] != turned[:-1]:
@@ -222,13 +244,18 @@ class FuseRest(Rule):
     def rewrite(self, op: Builder, m: Match) -> Value:
         """One op over all features."""
         rotary, width = m.node("rotary"), (m.node("rotary").output.shape or ())[-1]
+        behind = "after" in m.named
         result: Value = op.RotaryEmbedding(
-            m["x"],
+            op.Transpose(m["x"], perm=_SWAP) if behind else m["x"],
             m["cos"],
             m["sin"],
             **{**rotary.attrs, "rotary_embedding_dim": width},
         )
-        return result
+        return op.Transpose(result, perm=_SWAP) if behind else result
+
+
+def _swapped(op: PatternOps, x: Pattern, name: str) -> NodePattern:
+    return op.Transpose(x, _attrs={"perm": lambda perm: tuple(perm or ()) == _SWAP}, _bind=name)
 
 
 def _range_refusal(node: Node, start: int, width: int) -> Refusal | None:

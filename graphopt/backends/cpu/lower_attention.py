@@ -82,7 +82,8 @@ def _mask_refusal(node: Node, mask: Value) -> Refusal | None:
     heads: Dim = q.shape[1] if len(q.shape) == 4 else int(node.attr("q_num_heads") or 0)
     full = (q.shape[0], heads, q.shape[-2], k.shape[-2] + _cached(node))
     for have, want in zip(mask.shape[::-1], full[::-1], strict=False):
-        if have not in (1, want):
+        # Sizes that are not known are compared in the run.
+        if have not in (1, want) and isinstance(have, int) and isinstance(want, int):
             return Refusal("the mask does not broadcast to the scores", mask)
     return None
 

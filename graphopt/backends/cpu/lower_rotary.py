@@ -120,15 +120,20 @@ def _attrs(node: Node) -> dict[str, Any]:
 
 
 def _joined(out: Value) -> TensorType | None:
-    """The type of ``out`` with heads among the features, if attentions alone read its heads."""
+    """The type of ``out`` with heads among the features, if its readers want them there."""
     if out.shape is None or len(out.shape) != 4 or out.is_output:
         return None
     batch, heads, length, size = out.shape
     if not isinstance(heads, int) or not isinstance(size, int):
         return None
     users = out.users
-    if not users or not all(
-        u.is_a("Attention", u.op.domain) and out in u.inputs[:3] for u in users
-    ):
+    if len(users) == 1 and users[0].is_a("Transpose"):
+        if tuple(users[0].attr("perm") or ()) != (0, 2, 1, 3):
+            return None
+    elif not users or not all(_attends(user, out) for user in users):
         return None
     return TensorType(out.tensor.dtype, (batch, length, heads * size))
+
+
+def _attends(node: Node, value: Value) -> bool:
+    return node.is_a("Attention", node.op.domain) and value in node.inputs[:3]
