@@ -4,12 +4,15 @@
 convolution or product of matrices comes before, which runs an activation for free,
 ``Relu(MaxPool(x))  ->  MaxPool(Relu(x))``; Clip and LeakyRelu alike.
 ``AveragePool(Conv(x, w, b))  ->  Conv(AveragePool(x), w, b)`` for windows of one element, means
-over space alike. ``Slice(Conv(x, w), every s-th)  ->  Conv(x, w)`` in steps of s; pools alike.
+over space alike, ``ReduceMean(MatMul(x, w))`` over rows too;
+``Conv(Resize(x), w, b)  -> Resize(Conv(x, w, b))`` for windows of one element and larger images.
+``Slice(Conv(x, w), every s-th)  ->  Conv(x, w)`` in steps of s; pools alike.
 
 Nothing in between is read by others. Pools have windows with an element each and round sizes down;
 activations have slopes above 0. Sound: an activation that keeps the order and a maximum can be
-swapped, to the bit; an average is linear, and so is such a convolution (where the average counts
-padding, it must have no bias), up to rounding; results that a slice drops need not be computed.
+swapped, to the bit; an average and a resize are linear, and so is such a convolution (where the
+average counts padding, it must have no bias), up to rounding; results that a slice drops need not
+be computed.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphopt.ir import Builder, DType, Graph, Node, Value
+from graphopt.ir import Builder, DType, Graph, Node, Value, static_shape
 from graphopt.passes.merge_reductions import reduced_axes
 from graphopt.passes.polynomial import number
 from graphopt.passes.simplify_pools import Windows, windows
@@ -177,6 +180,83 @@ def _kernel(weight: Value, conv: Node) -> Windows | Refusal:
     return Windows(kernel, strides, pads[: len(kernel)], pads[len(kernel) :])
 
 
+class MeanFirst(Rule):
+    """``ReduceMean(MatMul(x, w) + b)  ->  MatMul(ReduceMean(x), w) + b``, over rows."""
+
+    def pattern(self, op: PatternOps, x: Var) -> list[NodePattern]:
+        """With or without a row that is added."""
+        product = op.MatMul(x, op.constant("w"), _bind="product")
+        both = [product, op.Add(product, op.constant("b"))]
+        return [op.ReduceMean(value, op.rest("axes")) for value in both]
+
+    def check(self, m: Match) -> Refusal | None:
+        """A matrix of weights, and means over other axes than that of its columns."""
+        root, rank, row = m.root, m["x"].tensor.rank, m.get("b")
+        if root.output.tensor.dtype not in (DType.F32, DType.F64):
+            return Refusal(lambda: f"{root.output.tensor.dtype} rounds after each", root)
+        if rank is None or rank < 3 or m["w"].tensor.rank != 2:
+            return Refusal(lambda: f"it multiplies {m['x']!r} and {m['w']!r}", m.node("product"))
+        axes = reduced_axes(root)
+        if not axes or rank - 1 in axes:
+            return Refusal(lambda: f"the mean is over axes {axes}", root)
+        columns = (m["w"].shape or ())[-1:]
+        if row is not None and static_shape(row.shape) not in (
+            columns,
+            (*(1,) * (rank - 1), *columns),
+        ):
+            return Refusal("what is added is not a row", row)
+        return None
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """The product of fewer rows."""
+        axes, row = reduced_axes(m.root), m.get("b")
+        assert axes is not None
+        mean = op.ReduceMean(m["x"], axes, keepdims=int(bool(m.root.attr("keepdims"))))
+        result: Value = op.MatMul(mean, m["w"])
+        if row is not None:
+            assert row.constant is not None
+            result = op.Add(result, op.constant(row.constant.array.reshape(-1), row.name))
+        return result
+
+
+class ConvFirst(Rule):
+    """``Conv(Resize(x), w, b)  ->  Resize(Conv(x, w, b))``, windows of one element."""
+
+    def pattern(self, op: PatternOps, x: Var, w: Var) -> NodePattern:
+        """A resize by factors."""
+        resize = op.Resize(x, op.rest("how"), _bind="resize")
+        return op.Conv(resize, w, op.rest("bias"))
+
+    def check(self, m: Match) -> Refusal | None:
+        """A convolution of single elements; factors of at least 1, along space alone."""
+        root, resize = m.root, m.node("resize")
+        if root.output.tensor.dtype not in (DType.F32, DType.F64):
+            return Refusal(lambda: f"{root.output.tensor.dtype} rounds after each", root)
+        found, scales = _kernel(m["w"], root), resize.input(2)
+        if isinstance(found, Refusal):
+            return found
+        if found.size != 1 or any((*found.begin, *found.end)) or any(s != 1 for s in found.strides):
+            return Refusal(lambda: f"windows of {found.kernel}, or padding, or steps", root)
+        if resize.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
+            return Refusal("it resizes a part, and what lies around it", resize)
+        if scales is None or scales.constant is None or resize.attr("axes") is not None:
+            return Refusal("it resizes to sizes, or by factors that are not known", resize)
+        factors = scales.constant.array
+        if bool((factors < 1).any()) or bool((factors[:2] != 1).any()) or not factors.prod() > 1:
+            return Refusal(lambda: f"its factors are {factors.tolist()}", resize)
+        channels = static_shape((m["w"].shape or ())[:2])
+        if channels is None or channels[0] > 2 * channels[1] * int(root.attr("group")):
+            return Refusal(lambda: f"{channels} channels to resize are more than before", root)
+        return None
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """The convolution of the smaller image."""
+        resize = m.node("resize")
+        small = op.Conv(m["x"], m["w"], *m.values("bias"), **m.root.attrs)
+        result: Value = op.Resize(small, *m.values("how"), **resize.attrs)
+        return result
+
+
 class SliceToStride(Rule):
     """``Slice(Conv(x, w), every s-th)  ->  Conv(x, w)`` in steps of s; pools alike."""
 
@@ -248,4 +328,11 @@ class ReorderPools(RulePass):
 
     def rules(self, graph: Graph) -> list[Rule]:
         """Less work first."""
-        return [SliceToStride(), AverageFirst(), PoolFirst(), ActivationFirst()]
+        return [
+            SliceToStride(),
+            AverageFirst(),
+            MeanFirst(),
+            ConvFirst(),
+            PoolFirst(),
+            ActivationFirst(),
+        ]
