@@ -94,8 +94,8 @@ class _Rotation(Rule):
         if x is None:
             same = whole.shape is not None and whole.shape[-1] == size
             x = whole if same else op.Slice(whole, [0], [size], [3])
-        cos, heads_first = angles(op, x, m["cos"], interleaved=interleaved)
-        sin, _ = angles(op, x, m["sin"], interleaved=interleaved)
+        cos, heads_first = angles(op, x, m["cos"], whole, interleaved=interleaved)
+        sin, _ = angles(op, x, m["sin"], whole, interleaved=interleaved)
         x = x if heads_first else op.Transpose(x, perm=_SWAP)
         result: Value = op.RotaryEmbedding(x, cos, sin, interleaved=1 if interleaved else None)
         return result if heads_first else op.Transpose(result, perm=_SWAP)

@@ -46,8 +46,13 @@ def heads_axis(x: Value, value: Value) -> int | None:
     return 2 if shape[2] == 1 and shape[1] == x.shape[1] else None
 
 
-def angles(op: Builder, x: Value, value: Value, *, interleaved: bool) -> tuple[Value, bool]:
-    """``value`` as [batch, length, size / 2], and whether heads come before the length in ``x``."""
+def angles(
+    op: Builder, x: Value, value: Value, source: Value, *, interleaved: bool
+) -> tuple[Value, bool]:
+    """``value`` as [batch, length, size / 2], and whether heads come before the length in ``x``.
+
+    ``source`` is asked for the batch, where it must be known in the run.
+    """
     axis = heads_axis(x, value)
     assert axis is not None and x.shape is not None and value.shape is not None
     rank, size = len(value.shape), x.shape[-1]
@@ -63,7 +68,7 @@ def angles(op: Builder, x: Value, value: Value, *, interleaved: bool) -> tuple[V
         value = op.Slice(value, [0], [size if interleaved else half], [2], [step])
     assert value.shape is not None
     if value.shape[0] != x.shape[0]:
-        batch = op.Shape(x, start=0, end=1)
+        batch = op.Shape(source, start=0, end=1)
         value = op.Expand(value, op.Concat(batch, op.constant([1, 1]), axis=0))
     return value, axis == 1
 
