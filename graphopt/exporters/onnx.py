@@ -94,7 +94,10 @@ def _model(graph: Graph, opset: int | None, store: _Store) -> Any:
         graph = expanded(graph, opset)
     opsets = choose_opsets(graph, opset)
     model = onnx.ModelProto(ir_version=_ir_version(opsets.versions))
+    native = "onnx.opset" in graph.metadata or any(not n.op.domain for n in graph.walk())
     for domain, version in sorted(opsets.versions.items()):
+        if not domain and not native and len(opsets.versions) > 1:
+            continue
         model.opset_import.add(domain=domain, version=version)
     _metadata(graph, model)
     _Exporter(graph, store, opsets).graph(graph, model.graph)

@@ -286,6 +286,56 @@ def _dropout(form: Form) -> None:
     form.drop("seed", 0)
 
 
+@_below(7, "Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Greater", "Less")
+def _broadcast(form: Form) -> None:
+    """Operand 1 was stretched to operand 0 if asked, aligned at an axis."""
+    left, right = (value.shape if value is not None else None for value in form.node.inputs)
+    if left is None or right is None:
+        form.fail("the rank of an operand is not known")
+    if left == right:
+        return
+    value = form.operand(1)
+    constant = value.constant if isinstance(value, Value) else None
+    first, inner = len(left) - len(right), list(right)
+    if constant is not None and first >= 0:
+        # Axes of size 1 at either end stretch by themselves: the rest is told where it lies.
+        while inner and inner[-1] == 1:
+            inner.pop()
+        while inner and inner[0] == 1:
+            inner.pop(0)
+            first += 1
+        sizes = [dim for dim in inner if isinstance(dim, int)]
+        form.operands[1] = Constant(np.ascontiguousarray(constant.array.reshape(sizes)))
+        form.attrs["axis"] = first
+    if first < 0 or (inner and inner != list(left[first : first + len(inner)])):
+        form.fail("older opsets stretch operand 1 alone, and whole axes of it")
+    if not inner:
+        form.attrs.pop("axis", None)
+    form.attrs["broadcast"] = 1
+
+
+@_below(7, "Gemm")
+def _stretched(form: Form) -> None:
+    form.attrs["broadcast"] = 1
+
+
+@_below(7, "BatchNormalization", "Dropout")
+def _test_mode(form: Form) -> None:
+    form.attrs["is_test"] = 1
+
+
+@_below(7, "PRelu")
+def _slope(form: Form) -> None:
+    shapes = [value.shape for value in form.node.inputs if value is not None]
+    slope = form.array(1, "slopes")
+    if slope.size == 1:
+        form.operands[1] = Constant(np.ascontiguousarray(slope.reshape(1)))
+    elif shapes[0] is None or slope.ndim != len(shapes[0]) - 1 or slope.size != slope.shape[0]:
+        form.fail("older opsets have a slope a channel")
+    else:
+        form.operands[1] = Constant(np.ascontiguousarray(slope.reshape(-1)))
+
+
 @_below(11, "Gemm")
 def _gemm(form: Form) -> None:
     if form.operand(2) is None:

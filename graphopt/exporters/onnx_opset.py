@@ -237,19 +237,35 @@ def _choose_other(result: Opsets, graph: Graph, node: Node) -> None:
         result.versions.setdefault(domain, int(given) if given.isdigit() else 1)
 
 
+_F64 = frozenset({DType.F64})
+# What rewrites build but onnxruntime's CPU provider has no kernel for, and no function either.
+_NOT_RUN: dict[str, frozenset[DType]] = {
+    **dict.fromkeys(
+        ("AveragePool", "Conv", "ConvTranspose", "Elu", "Erf", "Gelu", "GlobalAveragePool",
+         "GlobalMaxPool", "HardSigmoid", "HardSwish", "Hardmax", "InstanceNormalization", "LRN",
+         "LpPool", "Mean", "Mish", "Selu", "Softplus", "Softsign", "ThresholdedRelu"), _F64,
+    ),
+    "Swish": frozenset({DType.F16, DType.F32, DType.F64}),
+}  # fmt: skip
+
+
 def acceptor(
     graph: Graph, opset: int | None = None, *, contrib: bool = False
 ) -> Callable[[Node], str | None]:
     """Why a node that a rewrite builds may not stand in ``graph`` when it is written; None if so.
 
-    Ops are those of ONNX at ``opset`` (by default the opset that the graph takes as it is), of
-    ``ai.onnx.ml``, and of ``com.microsoft`` if ``contrib``. Raises what `choose_opsets` does.
+    Ops are those of ONNX at ``opset`` (by default the opset that the graph takes as it is) that
+    onnxruntime runs for their types, of ``ai.onnx.ml``, and of ``com.microsoft`` if ``contrib``.
+    Raises what `choose_opsets` does.
     """
     opsets = Opsets(opset) if opset is not None else choose_opsets(graph, None)
 
     def accepts(node: Node) -> str | None:
         domain = node.op.domain
         if not domain:
+            value = node.output.type
+            if isinstance(value, TensorType) and value.dtype in _NOT_RUN.get(node.op.name, ()):
+                return f"onnxruntime has no {node.op.name} of {value.dtype}"
             found = opsets.form(node)
             return None if isinstance(found, Form) else f"opset {opsets.version}: {found}"
         if domain == "com.microsoft" and not contrib:
