@@ -12,6 +12,7 @@ from graphopt.ir.op import EvalContext
 __all__ = ["evaluate_node", "run_graph"]
 
 Observer = Callable[[Node, Sequence[Any]], None]
+Entrance = Callable[[Graph, Sequence[Any]], None]
 
 
 def run_graph(
@@ -19,10 +20,12 @@ def run_graph(
     inputs: Mapping[str, Any] | Sequence[Any],
     *,
     observe: Observer | None = None,
+    enter: Entrance | None = None,
 ) -> list[Any]:
     """Values of the graph's outputs. Tensors are numpy arrays, sequences lists, optionals None.
 
-    ``inputs`` are by name or in order. ``observe(node, outputs)`` is called after every node.
+    ``inputs`` are by name or in order. ``observe(node, outputs)`` is called after every node,
+    ``enter(graph, inputs)`` before the nodes of the graph, or of a region, whenever it runs.
     Raises ModelError naming the node that fails, UnsupportedError for an op without semantics.
     """
     if isinstance(inputs, Mapping):
@@ -30,16 +33,19 @@ def run_graph(
         if missing:
             raise ModelError(f"no value for input '{missing[0]}'")
         inputs = [inputs[v.name] for v in graph.inputs]
-    return _Interpreter(observe).run(graph, inputs, {})
+    return _Interpreter(observe, enter).run(graph, inputs, {})
 
 
 class _Interpreter:
-    def __init__(self, observe: Observer | None) -> None:
+    def __init__(self, observe: Observer | None, enter: Entrance | None) -> None:
         self.observe = observe
+        self.enter = enter
 
     def run(self, graph: Graph, inputs: Sequence[Any], outer: Mapping[Value, Any]) -> list[Any]:
         values: dict[Value, Any] = dict(outer)
         values.update(zip(graph.inputs, inputs, strict=True))
+        if self.enter is not None:
+            self.enter(graph, inputs)
         for node in graph:
             operands = [None if v is None else _read(v, values) for v in node.inputs]
             results = evaluate_node(

@@ -9,7 +9,7 @@ import numpy as np
 
 from graphopt.errors import GraphoptError, InputError, UnsupportedError
 from graphopt.ir import Graph, Node
-from graphopt.ops.interpreter import Observer, run_graph
+from graphopt.ops.interpreter import Entrance, Observer, run_graph
 from graphopt.verify.inputs import default_sizes, fit_inputs, random_inputs
 
 __all__ = ["execute", "missing_semantics", "runnable_inputs", "sprinkle"]
@@ -19,11 +19,19 @@ Arrays = Mapping[str, Any]
 _SPECIAL = (float("nan"), float("inf"), float("-inf"), 0.0, -0.0)
 
 
-def execute(graph: Graph, inputs: Arrays, observe: Observer | None = None) -> dict[str, Any]:
-    """Outputs of ``graph`` by name. Raises ModelError or UnsupportedError naming the node."""
+def execute(
+    graph: Graph,
+    inputs: Arrays,
+    observe: Observer | None = None,
+    enter: Entrance | None = None,
+) -> dict[str, Any]:
+    """Outputs of ``graph`` by name; ``observe`` and ``enter`` are those of ``run_graph``.
+
+    Raises ModelError or UnsupportedError naming the node.
+    """
     # NaN and infinities may be wanted: numpy need not warn of them.
     with np.errstate(all="ignore"):
-        results = run_graph(graph, inputs, observe=observe)
+        results = run_graph(graph, inputs, observe=observe, enter=enter)
     return dict(zip(graph.output_names, results, strict=True))
 
 

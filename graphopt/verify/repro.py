@@ -42,29 +42,36 @@ def cut_out(
 ) -> Repro | None:
     """The change that ``entries`` make to ``graph``, which ``player`` plays, alone.
 
-    ``graph`` is changed. ``inputs`` are those of the whole graph. None when the change touches no
-    node, or when what it touches does not run alone.
+    ``graph`` is changed. ``inputs`` are those of the whole graph. What changes inside a region is
+    cut out of the region, with the values of its first run. None when the change touches no node,
+    or when what it touches does not run alone.
     """
-    touched = _touched(player, entries)
-    nodes = [node for node in graph if node in touched]
-    read = _read_by_others(graph, touched, player, entries)
-    if not read:
-        return None
-    outside = _outside(graph, touched)
     arrays = _capture(graph, inputs)
+    changed = _touched(player, entries)
+    homes = {node.graph for node in changed}
+    tries = [*(home for home in homes if len(homes) == 1), graph]
+    for home in dict.fromkeys(tries):
+        touched = {_in_graph(node, home) for node in changed}
+        nodes = [node for node in home if node in touched]
+        read = _read_by_others(home, touched, player, entries)
+        outside = _outside(home, touched)
+        needed = {v for node in nodes for v in _operands(node)} & outside
+        if read and all(value.name in arrays for value in needed):
+            break
+    else:
+        return None
     before = _extract(nodes, read, outside, [value.name for value in read])
-    probes = len(graph.outputs)
+    probes = len(home.outputs)
     for index, value in enumerate(read):
-        graph.add_output(value, f"probe {index}")
+        home.add_output(value, f"probe {index}")
     player.play(entries)
-    found = graph.outputs[probes:]
-    after = _extract(_cone(graph, found, outside), found, outside, before.output_names)
+    found = home.outputs[probes:]
+    after = _extract(_cone(home, found, outside), found, outside, before.output_names)
     return _smallest(before, after, arrays)
 
 
 def _touched(player: Player, entries: Iterable[Entry]) -> set[Node]:
-    """Nodes of the root graph that the entries change or replace; those that hold a region where
-    something changes."""
+    """Nodes that the entries change or replace."""
     names: set[str] = set()
     created: set[str] = set()
     for kind, *rest in entries:
@@ -74,66 +81,63 @@ def _touched(player: Player, entries: Iterable[Entry]) -> set[Node]:
             created.add(rest[1])
         elif kind in _CHANGES or kind == "uses":
             names.add(rest[0])
-    nodes: set[Node] = set()
-    for name in names - created:
-        value = player.values.get(name)
-        node = None if value is None else value.producer
-        while node is not None and node.graph.parent is not None:
-            node = _owner(node.graph)
-        if node is not None:
-            nodes.add(node)
-    return nodes
+    values = [player.values.get(name) for name in names - created]
+    return {v.producer for v in values if v is not None and v.producer is not None}
 
 
-def _owner(region: Graph) -> Node | None:
+def _owner(region: Graph) -> Node:
     """The node that holds a region."""
-    parent = region.parent
-    if parent is None:
-        return None
-    return next((node for node in parent if region in node.regions), None)
+    assert region.parent is not None
+    return next(node for node in region.parent if region in node.regions)
+
+
+def _in_graph(node: Node, home: Graph) -> Node:
+    """The node of ``home`` that holds ``node``, or is it."""
+    while node.graph is not home:
+        node = _owner(node.graph)
+    return node
 
 
 def _read_by_others(
-    graph: Graph, touched: set[Node], player: Player, entries: Iterable[Entry]
+    home: Graph, touched: set[Node], player: Player, entries: Iterable[Entry]
 ) -> list[Value]:
     """Values that touched nodes yield to others; also values that are replaced without a node."""
     replaced = [player.values.get(rest[0]) for kind, *rest in entries if kind == "uses"]
-    read = [v for v in replaced if v is not None and v.producer is None and v.graph is graph]
+    read = [v for v in replaced if v is not None and v.producer is None and v.graph is home]
     for node in touched:
         for value in node.outputs:
-            users = [_in_root(user, graph) for user in value.users]
+            users = [_in_graph(user, home) for user in value.users]
             if value.is_output or any(user not in touched for user in users):
                 read.append(value)
     return list(dict.fromkeys(read))
 
 
-def _in_root(node: Node, root: Graph) -> Node:
-    """The node of the root graph that holds ``node``, or is it."""
-    while node.graph is not root:
-        owner = _owner(node.graph)
-        assert owner is not None
-        node = owner
-    return node
-
-
-def _outside(graph: Graph, touched: set[Node]) -> set[Value]:
-    """Values of the root graph that the touched nodes do not make."""
-    found = set(graph.inputs)
-    for node in graph:
-        if node not in touched:
-            found.update(node.outputs)
+def _outside(home: Graph, touched: set[Node]) -> set[Value]:
+    """Values in scope that the touched nodes do not make."""
+    found: set[Value] = set()
+    graph: Graph | None = home
+    while graph is not None:
+        found.update(graph.inputs)
+        for node in graph:
+            if node not in touched:
+                found.update(node.outputs)
+        graph = graph.parent
     return found
 
 
 def _capture(graph: Graph, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Every value of the root graph in a run, by name."""
+    """Every value in a run, by name; those of regions in their first run."""
     arrays = dict(inputs)
 
     def look(node: Node, results: Sequence[Any]) -> None:
-        if not node.erased and node.graph is graph:
-            arrays.update(zip((v.name for v in node.outputs), results, strict=False))
+        for value, array in zip(node.outputs, results, strict=False):
+            arrays.setdefault(value.name, array)
 
-    execute(graph, inputs, look)
+    def enter(region: Graph, given: Sequence[Any]) -> None:
+        for value, array in zip(region.inputs, given, strict=True):
+            arrays.setdefault(value.name, array)
+
+    execute(graph, inputs, look, enter)
     return arrays
 
 
@@ -151,12 +155,21 @@ def _cone(graph: Graph, values: Iterable[Value], outside: set[Value]) -> list[No
 
 
 def _operands(node: Node) -> Iterable[Value]:
-    """What a node reads, its regions included."""
+    """What a node reads, its regions included, from outside of these."""
     yield from (v for v in node.inputs if v is not None)
-    for region in node.regions:
-        for inner in region.walk():
-            yield from (v for v in _operands(inner) if v.graph is node.graph)
-        yield from (v for v in region.outputs if v.graph is node.graph)
+    if not node.regions:
+        return
+    inside = {graph for region in node.regions for graph in _nested(region)}
+    for graph in inside:
+        read = [v for inner in graph for v in inner.inputs if v is not None]
+        yield from (v for v in (*read, *graph.outputs) if v.graph not in inside)
+
+
+def _nested(region: Graph) -> Iterable[Graph]:
+    yield region
+    for node in region:
+        for inner in node.regions:
+            yield from _nested(inner)
 
 
 def _extract(

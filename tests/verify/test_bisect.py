@@ -121,7 +121,7 @@ def test_special_numbers_show_what_others_do_not() -> None:
     assert found is not None and found.edit.rule == "IgnoresNaN"
 
 
-def test_a_rule_wrong_inside_a_branch_is_shown_by_the_node_that_holds_it() -> None:
+def test_a_rule_wrong_inside_a_branch_is_cut_out_of_it() -> None:
     source = parse("""graph @g(%c: bool[], %x: f32[2, 3]) -> (%y) {
   %i = Identity(%x) @["i"]
   %s = If(%c) @["if"] regions {
@@ -134,10 +134,30 @@ def test_a_rule_wrong_inside_a_branch_is_shown_by_the_node_that_holds_it() -> No
   }
   %y = Neg(%s) @["neg"]
 }""")
+    for taken, origin in ((False, "inner"), (True, "other")):
+        inputs = {"c": np.array(taken), "x": np.arange(6, dtype=np.float32).reshape(2, 3)}
+        found = bisect(source, ALL.parse("simplify,wrong-axis"), inputs).culprit
+        assert found is not None and found.edit.rule == "WrongAxis"
+        assert found.edit.origin == (origin,)
+        assert found.repro is not None and found.repro.shows
+        assert [n.op.name for n in found.repro.before] == ["Softmax"]
+
+
+def test_a_rule_wrong_inside_a_loop_is_cut_out_with_what_the_loop_carries() -> None:
+    source = parse("""graph @g(%x: f32[2, 3]) -> (%y) {
+  %times = const i64[] [3]
+  %on = const bool[] [1]
+  %y = Loop(%times, %on, %x) @["loop"] regions {
+    body = @b(%i: i64[], %go: bool[], %s: f32[2, 3]) -> (%go as "still", %t) {
+      %m = Mul(%s, %x) @["mul"]
+      %t = Softmax(%m) {axis = -1} @["soft"]
+    }
+  }
+}""")
     found = bisect(source, ALL.parse("simplify,wrong-axis")).culprit
-    assert found is not None and found.edit.rule == "WrongAxis"
+    assert found is not None and found.edit.origin == ("soft",)
     assert found.repro is not None and found.repro.shows
-    assert [n.op.name for n in found.repro.before] == ["If"]
+    assert [v.name for v in found.repro.before.inputs] == ["m"]
 
 
 def test_an_edit_of_many_nodes_is_shown_by_ten_at_most() -> None:
