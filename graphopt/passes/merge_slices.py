@@ -5,7 +5,8 @@
 ``Unsqueeze(Gather(x, i))  ->  Gather(x, [i])``, ``Squeeze(Slice(x, i:i+1))  ->  Gather(x, i)``,
 ``Concat(Split(x))  ->  x``, ``Split(Concat(a, b))  ->  a, b``,
 ``Concat(Concat(a, b), c)  ->  Concat(a, b, c)``. What lies in one part of a Concat is taken from
-that part; Concat of one and Split into one go.
+that part, and so is the only part of a Split that is read; Concat of one, Split into one and parts
+without elements go.
 
 Sound: elements are moved, never computed. Positions are compared as numbers: where an axis is
 symbolic, only those that count from the front are. An index that may be out of range stays an
@@ -251,6 +252,67 @@ def _within_part(m: Match) -> tuple[Value, list[Cut]] | str:
     return f"{along.start}:{along.end} lies in no part alone"
 
 
+class SliceSplit(Rule):
+    """``a, _ = Split(x)  ->  a = Slice(x)`` where one part alone is read."""
+
+    def pattern(self, op: PatternOps, x: Var) -> NodePattern:
+        """Any Split."""
+        return op.Split(x, op.rest("sizes"))
+
+    def check(self, m: Match) -> Refusal | None:
+        """One part is read, and where it begins and ends is known."""
+        found = self._cut(m)
+        return Refusal(found, m.root) if isinstance(found, str) else None
+
+    def _cut(self, m: Match) -> Cut | str:
+        axis = axis_of(m.root, m["x"])
+        read = [i for i, value in enumerate(m.root.outputs) if value.use_count]
+        if axis is None:
+            return "the rank is not known"
+        if len(read) != 1 or len(m.root.outputs) == 1:
+            return f"{len(read)} of {len(m.root.outputs)} parts are read"
+        sizes = static_shape([d for d in _sizes(m.root.outputs, axis) if d is not None])
+        if sizes is None or len(sizes) != len(m.root.outputs):
+            return "the sizes of the parts are not known"
+        start = sum(sizes[: read[0]])
+        return Cut(axis, start, start + sizes[read[0]])
+
+    def rewrite(self, op: Builder, m: Match) -> Sequence[Value | None]:
+        """The part, as a slice."""
+        found = self._cut(m)
+        assert isinstance(found, Cut)
+        part = cut(op, m["x"], [found])
+        return [part if value.use_count else None for value in m.root.outputs]
+
+
+class DropEmptyPart(Rule):
+    """``Concat(a, empty, b)  ->  Concat(a, b)``."""
+
+    def pattern(self, op: PatternOps) -> NodePattern:
+        """Any Concat."""
+        return op.Concat(op.rest("parts"))
+
+    def check(self, m: Match) -> Refusal | None:
+        """Some part must have no elements along the axis, and not all."""
+        kept = self._kept(m)
+        if len(kept) == len(m.values("parts")):
+            return Refusal("every part may have elements", m.root)
+        return None if kept else Refusal("all of it is empty", m.root)
+
+    def _kept(self, m: Match) -> list[Value | None]:
+        axis = axis_of(m.root, m.root.output)
+        return [
+            v
+            for v in m.values("parts")
+            if axis is None or v is None or v.shape is None or v.shape[axis] != 0
+        ]
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """The parts with elements."""
+        result: Value = op.Concat(*self._kept(m), axis=axis_of(m.root, m.root.output))
+        return result
+
+
 class JoinSplit(Rule):
     """``Concat(Split(x))  ->  x``."""
 
@@ -386,7 +448,9 @@ class MergeSlices(RulePass):
             SliceGather(),
             KeepAxis(),
             TakeElement(),
+            DropEmptyPart(),
             JoinSplit(),
             SplitJoined(),
+            SliceSplit(),
             FlattenConcat(),
         ]
