@@ -112,7 +112,15 @@ class Stack:
     def pool(self, b: Builder) -> Any:
         if self.space == 0:
             return self.affine(b)
-        name = self.draw(st.sampled_from(("MaxPool", "AveragePool", "GlobalAveragePool")))
+        names = ("MaxPool", "AveragePool", "AveragePool", "GlobalAveragePool", "Resize")
+        name = self.draw(st.sampled_from(names))
+        if name == "Resize":
+            scales = np.array(
+                [1, 1, *[self.draw(st.sampled_from((0.5, 2)))] * self.space], np.float32
+            )
+            return b.Resize(
+                self.x, None, scales, mode=self.draw(st.sampled_from(("nearest", "linear")))
+            )
         if name == "GlobalAveragePool":
             return b.GlobalAveragePool(self.x)
         kernel = self.draw(st.sampled_from((1, 2, 3)))
