@@ -39,7 +39,9 @@ class FuseDotProductAttention(Rule):
         """With and without a guard against NaN; the logits are read by hand."""
         weights = op.Softmax(logits, _bind="softmax")
         guarded = op.Where(op.IsNaN(weights), 0.0, weights, _bind="guard")
-        return op.MatMul(op.any_of(guarded, weights), v)
+        kept = op.any_of(guarded, weights)
+        regrouped = op.Reshape(kept, op.rest("shape"), _bind="regrouped")
+        return op.MatMul(op.any_of(guarded, weights, regrouped), v)
 
     def check(self, m: Match) -> Refusal | None:
         """Types, and which axes mean what."""
@@ -56,7 +58,11 @@ class FuseDotProductAttention(Rule):
         if isinstance(logits, Refusal):
             return logits
         m.nodes.extend(node for node in logits.nodes if node not in m.nodes)
-        refused = m.check_uses() or _shape_refusal(logits, m["v"], softmax.output)
+        weights = m.root.input(0)
+        assert weights is not None
+        if "regrouped" in m.named and (weights.shape or ())[-2:] != shape[-2:]:
+            return Refusal(lambda: f"{weights!r} regroups more than leading axes", m.root)
+        refused = m.check_uses() or _shape_refusal(logits, m["v"], weights)
         return refused or _mask_refusal(logits.masks)
 
     def rewrite(self, op: Builder, m: Match) -> Value:

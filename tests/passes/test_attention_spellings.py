@@ -138,13 +138,16 @@ class Spelling:
         scores = self.capped(self.scaled(self.b().MatMul(q, kt)))
         scores, back = self.regrouped(scores, lead)
         scores = self.masked(scores)
-        if back is not None:
+        late = self.one_of(False, True)
+        if back is not None and not late:
             scores = self.b().Reshape(scores, back)
         if self.one_of(0, 0, 0, 1):
             scores = self.scaled(scores)
         weights = self.b().Softmax(scores, axis=self.one_of(-1, -1, -1, -2))
         if self.one_of(0, 0, 1):
             weights = self.b().Where(self.b().IsNaN(weights), 0.0, weights)
+        if back is not None and late:
+            weights = self.b().Reshape(weights, back)
         self.graph.add_output(self.b().MatMul(weights, v), "y")
         if self.one_of(0, 0, 0, 0, 0, 1):
             self.graph.add_output(weights, "p")
