@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -15,6 +15,7 @@ from graphopt import __version__
 from graphopt.api import to_graph
 from graphopt.backends import Backend, Target, find
 from graphopt.backends.plan import interpret
+from graphopt.budget import keep_sensitive
 from graphopt.errors import (
     CompileError,
     GraphoptError,
@@ -78,8 +79,9 @@ def compile(
     ``model`` is an ONNX path, bytes, ModelProto, or a Graph. ``input_shapes`` fixes or renames
     dimensions. ``verify`` runs source and artifact on ``inputs`` (random ones if none are given)
     and compares. ``precision`` is fp32 or bf16 (products with constant weights on bfloat16
-    operands, outputs within 1.5e-2). ``strict`` makes a node that falls back to the interpreter an
-    error.
+    operands; with ``verify`` the layers that would move outputs by more than 1.5e-2 stay in
+    float32, named in the target of the artifact). ``strict`` makes a node that falls back to the
+    interpreter an error.
 
     Raises ModelError, OptionError, InputError, UnsupportedError (an op that nobody defines; with
     ``strict`` one that no kernel runs), ToolchainError, CompileError, VerificationError,
@@ -99,11 +101,49 @@ def compile(
         inputs = fit_inputs(source, inputs)
     artifact = compile_graph(source, target, optimize=optimize, strict=strict, ctx=ctx)
     if verify:
-        result = check(model, source, artifact, inputs, budget=PRECISIONS[precision])
+
+        def rebuild(kept: Sequence[str]) -> Artifact:
+            chosen = Target.parse(target) if isinstance(target, str) else target
+            names = "+".join(filter(None, [chosen.option("exclude"), *kept]))
+            chosen = chosen.with_option("exclude", names)
+            return compile_graph(source, chosen, optimize=optimize, strict=strict)
+
+        def checked(artifact: Artifact) -> dict[str, Any]:
+            return check(model, source, artifact, inputs, budget=PRECISIONS[precision])
+
+        artifact, result = _within_budget(artifact, checked, rebuild)
         artifact = Artifact({**artifact.manifest, "verification": result}, artifact.members)
     if output is not None:
         artifact.save(output)
     return artifact
+
+
+def _within_budget(
+    artifact: Artifact,
+    checked: Callable[[Artifact], dict[str, Any]],
+    rebuild: Callable[[Sequence[str]], Artifact],
+) -> tuple[Artifact, dict[str, Any]]:
+    """The artifact and its check's result; where the check fails because of a lower precision, an
+    artifact in which the layers that are to blame keep float32."""
+    try:
+        return artifact, checked(artifact)
+    except VerificationError:
+        notes = json.loads(artifact.read("report.json"))["notes"]
+        layers: list[str] = notes.get("lowered_precision", [])
+
+        def excess(kept: Sequence[str]) -> float:
+            try:
+                checked(rebuild(kept))
+            except VerificationError as error:
+                return error.excess
+            return 0.0
+
+        kept = keep_sensitive(layers, excess) if layers else None
+        if kept is None:
+            raise
+    artifact = rebuild(kept)
+    result = checked(artifact)
+    return artifact, {**result, "kept_in_fp32": [len(kept), len(layers)]}
 
 
 def compile_graph(
@@ -282,8 +322,8 @@ def check(
         bad = next(c for c in results if not c.ok)
         raise VerificationError(
             f"output '{bad.name}' differs from {oracle.name} by a relative error of "
-            f"{bad.error:.3g} (allowed {bad.tolerance:.3g})"
-            + ("; exclude sensitive nodes from the lower precision" if budget else "")
+            f"{bad.error:.3g} (allowed {bad.tolerance:.3g})",
+            excess=worst.error / worst.tolerance if worst.tolerance else float("inf"),
         )
     result = {
         "oracle": oracle.name,

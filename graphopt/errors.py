@@ -89,9 +89,16 @@ class ExecutionError(GraphoptError):
 
 
 class VerificationError(GraphoptError):
-    """The compiled model's numbers differ from the source model's by more than the budget."""
+    """The compiled model's numbers differ from the source model's by more than the budget.
+
+    ``excess`` is the worst output's error over what is allowed.
+    """
 
     exit_code = 9
+
+    def __init__(self, message: str, excess: float = float("inf")) -> None:
+        super().__init__(message)
+        self.excess = excess
 
 
 def missing_extra(package: str, extra: str) -> ToolchainError:

@@ -78,7 +78,9 @@ class Compiled:
 
     ``members`` maps a member's name to its bytes, or to a list of pieces (bytes,
     C-contiguous arrays or constants) that are written one after another. ``fallbacks`` lists nodes
-    that the reference interpreter will run, with the reason of each.
+    that the reference interpreter will run, with the reason of each. In ``notes``,
+    ``lowered_precision`` lists a source node of each layer that the target's option ``precision``
+    changed; the option ``exclude``, names joined by '+', must be able to leave it.
     """
 
     members: dict[str, bytes | Sequence[Any]] = field(default_factory=dict)

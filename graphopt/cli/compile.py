@@ -143,6 +143,9 @@ def _verdict(found: dict[str, Any] | None) -> str:
         f"verified against {found['oracle']}: relative L2 error {found['relative_error']:.2e} "
         f"(allowed {found['tolerance']:.2g})"
     )
+    if "kept_in_fp32" in found:
+        kept, layers = found["kept_in_fp32"]
+        text += f"; {kept} of {layers} layers stay in float32 for that"
     if "rounding_error" in found:
         text += f"; rounding alone moves the model's own result by {found['rounding_error']:.2e}"
     return text

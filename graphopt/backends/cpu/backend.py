@@ -139,6 +139,8 @@ class CpuBackend(Backend):
             result.members["host.json"] = json.dumps(plan.host_nodes).encode()
         result.fallbacks = [(n, self._why(n, target)) for n in nodes if _hosted(n)]
         result.notes = {"kernels": len({k.symbol for k in compiled.kernels})}
+        if rounded := [min(n.origin) for n in nodes if n.attrs.get("bf16")]:
+            result.notes["lowered_precision"] = rounded
         return result
 
     def _why(self, node: Node, target: Target) -> str:
