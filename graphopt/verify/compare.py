@@ -92,8 +92,8 @@ def compare(
     rounding: Mapping[str, float] | None = None,
     budget: float = 0.0,
 ) -> list[Comparison]:
-    """Errors of all outputs. Floats may differ by ``budget`` at least. ``slack`` widens the tolerance of floats; so does ``rounding``, what
-    the reference itself moves by rounding, twice which is allowed.
+    """Errors of all outputs. ``slack`` widens the tolerance of floats; so do ``budget``, at least
+    which is allowed, and ``rounding``, what the reference itself moves by rounding, twice which is.
 
     Another element type is an infinite error, however near the numbers are.
     """
