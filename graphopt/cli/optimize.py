@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["optimize"]
 
+# Formulas are found before factors of theirs are moved into weights.
+_EARLY = "fold-constants,simplify,merge-common,fuse-contrib"
+
 
 def optimize(
     model: Annotated[Path, typer.Argument(help="ONNX model.", readable=False)],
@@ -70,7 +73,7 @@ def optimize(
     from graphopt.exporters.onnx_opset import acceptor
     from graphopt.rewrite import EditLog, PassContext
 
-    pipeline = read_pipeline(passes)
+    pipeline = read_pipeline(f"{_EARLY},{_text(passes)},fuse-contrib" if allow_contrib else passes)
     data = load_inputs(inputs) if inputs is not None else None
     ctx = PassContext(
         log=EditLog(record=log is not None or verify_each),
@@ -111,6 +114,13 @@ def optimize(
         names = ", ".join(report["lossy"])
         typer.echo(f"lossy passes changed what the model computes: {names}")
     show_checks(ctx, checks, timing)
+
+
+def _text(passes: str) -> str:
+    """A pipeline's text, where a level may be named."""
+    from graphopt.passes.pipelines import LEVELS
+
+    return LEVELS.get(passes) or passes
 
 
 def _lossy(log: EditLog) -> list[str]:
