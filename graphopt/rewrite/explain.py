@@ -33,9 +33,10 @@ class WhyNot:
     ``verdict`` is one of
 
     - ``refused``: ``reason`` names the predicate that failed with its values, ``culprit`` the node
-      or value that it failed for, ``step`` the run of a pass (counted from 1) after which (or,
-      where that run removed the node, before which) the rule looked; ``edit`` is what took the
-      node away later, if anything did;
+      or value that it failed for, ``bound`` what the pattern's names stood for where it matched
+      and only the rule's check refused, ``step`` the run of a pass (counted from 1) after which
+      (or, where that run removed the node, before which) the rule looked; ``edit`` is what took
+      the node away later, if anything did;
     - ``fired``: it did apply, in edit ``edit``;
     - ``other-op``: the rule starts at another op;
     - ``gone``: edit ``edit`` had removed the node, or made it part of another, by then;
@@ -47,6 +48,7 @@ class WhyNot:
     verdict: str
     reason: str
     culprit: str = ""
+    bound: tuple[str, ...] = ()
     pass_name: str = ""
     step: int = 0
     edit: Edit | None = None
@@ -56,6 +58,7 @@ class WhyNot:
         lines = [f"{self.rule} at '{self.node}': {self.verdict}{where}", f"  {self.reason}"]
         if self.culprit:
             lines.append(f"  at {self.culprit}")
+        lines.extend(f"  where {text}" for text in self.bound)
         if self.edit is not None:
             when = "later " if self.verdict == "refused" else ""
             lines.append(f"  {when}{self.edit}")
@@ -176,7 +179,14 @@ def _by_hand(item: Pass, nodes: Sequence[Node]) -> WhyNot:
 
 
 def _answer(refused: Refusal) -> WhyNot:
-    return WhyNot("", "", "refused", refused.text, describe(refused.culprit))
+    bound = tuple(f"{name} is {_brief(found)}" for name, found in refused.bound)
+    return WhyNot("", "", "refused", refused.text, describe(refused.culprit), bound)
+
+
+def _brief(found: Node | Value) -> str:
+    if isinstance(found, Value) and found.producer is not None:
+        return f"%{found.name}: {found.type}"
+    return repr(found) if isinstance(found, Node) else describe(found)
 
 
 def _refusal(rules: Sequence[Rule], nodes: Sequence[Node]) -> WhyNot:
@@ -226,7 +236,9 @@ def why_not(
     fired = _fired(ctx.log, source, rule, node)
     if fired is not None:
         reason = f"it did apply, in edit #{fired.number}"
-        return WhyNot(rule, node, "fired", reason, "", fired.pass_name, fired.step, fired)
+        return WhyNot(
+            rule, node, "fired", reason, pass_name=fired.pass_name, step=fired.step, edit=fired
+        )
     if not watch.passes:
         return _not_run(source, pipeline, rule, node, library)
     return _judge(watch, source, ctx.log)

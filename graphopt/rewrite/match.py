@@ -30,6 +30,8 @@ class Refusal:
     culprit: Node | Value | None = None
     # How far the match came: of several refusals, the one that came furthest tells most.
     reached: int = field(default=0, compare=False)
+    # What the pattern had bound when a rule's check refused: nodes and values by name.
+    bound: tuple[tuple[str, Node | Value], ...] = field(default=(), compare=False, repr=False)
 
     @property
     def text(self) -> str:

@@ -103,7 +103,8 @@ class Rule(ABC):
                 refused = self.check(result)
                 if refused is None:
                     return result
-                result = replace(refused, reached=_CHECKED)
+                named: dict[str, Node | Value] = {**result.named, **result.bindings}
+                result = replace(refused, reached=_CHECKED, bound=tuple(named.items()))
             if best is None or result.reached > best.reached:
                 best = result
         assert best is not None

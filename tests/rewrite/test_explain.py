@@ -231,6 +231,15 @@ def test_a_rule_that_did_apply() -> None:
     assert "it did apply, in edit #1" in str(answer)
 
 
+def test_what_the_pattern_bound_is_told_where_the_check_refused() -> None:
+    answer = why_not(_graph(), parse_pipeline("simplify"), "DropUnit", "scale")
+    assert answer.bound == (
+        "x is %c: f32[1, 2, 8, 8]",
+        "unit is %s: f32[2, 1, 1], a constant [2.0, 3.0]",
+    )
+    assert "  where x is %c: f32[1, 2, 8, 8]\n" in str(answer)
+
+
 def test_a_rule_that_starts_at_another_op() -> None:
     answer = why_not(_graph(), parse_pipeline("fold-affine"), "FoldScale", "relu")
     assert answer.verdict == "other-op"
