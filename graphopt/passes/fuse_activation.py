@@ -2,11 +2,12 @@
 
 ``x * 0.5 * (1 + erf(x / sqrt 2))  ->  Gelu(x)``, and its form with tanh, in any grouping of their
 factors; ``x * Sigmoid(a * x)`` and ``x / (1 + exp(-x))  ->  Swish(x)``; ``1 / (1 + exp(-x))`` and
-``0.5 + 0.5 * tanh(x / 2)  ->  Sigmoid(x)``; ``2 * Sigmoid(2 * x) - 1  ->  Tanh(x)``; ``x *
-tanh(Softplus(x))  ->  Mish(x)``, also with ``log(1 + exp(x))``; ``clip(x + 3, 0, 6) / 6`` and
+``0.5 + 0.5 * tanh(x / 2)  ->  Sigmoid(x)``; ``2 * Sigmoid(2 * x) - 1  ->  Tanh(x)``;
+``x * tanh(Softplus(x))  ->  Mish(x)``, also with ``log(1 + exp(x))``; ``clip(x + 3, 0, 6) / 6`` and
 ``clip(a * x + b, 0, 1)  ->  HardSigmoid(x)``; ``x * HardSigmoid(x)  ->  HardSwish(x)`` in its
 spellings; ``max(x, a * x)``, ``x > 0 ? x : a * x`` and ``Relu(x) - a * Relu(-x)  ->  LeakyRelu`` or
 ``PRelu``; ``x > 0 ? x : a * (exp(x) - 1)  ->  Elu(x)``; ``g * Elu(x)  ->  Selu(x)``;
+``c * Elu(x / c)  -> Celu(x)``; ``x < c ? c : x  ->  Max(x, c)``, Min and ThresholdedRelu alike;
 ``x / (1 + |x|)  ->  Softsign(x)``.
 
 Values are f32 or f64, nothing broadcasts but slopes, and nothing in between is read by others.
@@ -290,6 +291,7 @@ class FuseLeakyRelu(_Float):
         return [
             op.Max(x, below, _bind="max"),
             op.Where(_positive(op, x), x, below),
+            op.Where(op.Less(x, 0.0), op.Mul(x, Var("a")), x),
             op.Sub(op.Relu(x), taken),
             op.Add(op.Relu(x), left),
         ]
@@ -301,8 +303,10 @@ class FuseLeakyRelu(_Float):
             return refused
         slope = m.get("a") or m["minus"]
         shape, wide = slope.shape, m["x"].shape
-        if slope.constant is None or shape is None or wide is None or len(shape) > len(wide):
+        if shape is None or wide is None or len(shape) > len(wide):
             return Refusal("slopes do not broadcast to the operand", slope)
+        if slope.constant is None:
+            return None
         array = slope.constant.array
         if m.root.is_a("Max") and not bool(((array > 0) & (array <= 1)).all()):
             return Refusal("slopes of a maximum are not all above 0 and at most 1", slope)
@@ -322,36 +326,119 @@ class FuseLeakyRelu(_Float):
 
 
 class FuseElu(_Float):
-    """``x > 0 ? x : a * (exp(x) - 1)  ->  Elu(x, a)``."""
+    """``x > 0 ? g * x : c * exp(x) - c  ->  Elu(x, c)`` for g = 1, else ``Selu(x, c / g, g)``."""
 
-    def pattern(self, op: PatternOps, x: Var) -> list[NodePattern]:
-        """Either condition; a factor may be absent."""
-        curve = op.any_of(op.Sub(op.Exp(x), 1.0), op.Add(op.Exp(x), -1.0))
-        one = op.constant("a").where(lambda v: number(v) is not None, "being one number")
-        below = op.any_of(curve, op.Mul(curve, one))
-        return [op.Where(_positive(op, x), x, below), op.Where(_negative(op, x), below, x)]
+    def pattern(self, op: PatternOps, x: Var, a: Var, b: Var) -> list[NodePattern]:
+        """Either condition; both sides are looked at as polynomials."""
+        return [op.Where(_positive(op, x), a, b), op.Where(_negative(op, x), b, a)]
+
+    def check(self, m: Match) -> Refusal | None:
+        """``g * x`` on one side, ``c * exp(x) - c`` on the other."""
+        curve = _exp(m["b"], 4)
+        if curve is None or curve.input(0) is not m["x"]:
+            return Refusal("no exponential of what is compared with 0 is near", m.root)
+        above, below = Polynomial(m["a"], [m["x"]]), Polynomial(m["b"], [curve.output])
+        if above.terms is None or above.terms.keys() != {(1,)} or above.terms[1,] <= 0:
+            return Refusal("one side is not g * x", m["a"])
+        factor = (below.terms or {}).get((1,), 0.0)
+        if factor <= 0 or not below.is_close({(1,): factor, (0,): -factor}, _NEAR):
+            return Refusal("the other side is not c * exp(x) - c", m["b"])
+        m.nodes.extend({*above.nodes, *below.nodes, curve} - set(m.nodes))
+        return super().check(m) or m.check_uses()
 
     def rewrite(self, op: Builder, m: Match) -> Value:
         """One op."""
-        factor = m.get("a")
-        result: Value = op.Elu(m["x"], alpha=1.0 if factor is None else number(factor))
+        curve = _exp(m["b"], 4)
+        assert curve is not None
+        above = Polynomial(m["a"], [m["x"]]).terms or {(1,): 1.0}
+        below = Polynomial(m["b"], [curve.output]).terms or {(1,): 1.0}
+        gamma, factor = above[1,], below[1,]
+        name, wanted = ("Elu", None) if gamma == 1.0 else ("Selu", gamma)
+        result: Value = op.op(name, m["x"], alpha=factor / gamma, gamma=wanted)
         return result
 
 
-class FuseSelu(_Float):
-    """``g * Elu(x, a)  ->  Selu(x, a, g)``; ``Celu(x, 1)  ->  Elu(x)``."""
+def _exp(value: Value, depth: int) -> Node | None:
+    """An Exp at most ``depth`` sums and products above."""
+    node = value.producer
+    if node is None or node.op.domain:
+        return None
+    if node.is_a("Exp"):
+        return node
+    if depth and node.op.name in ("Add", "Sub", "Mul", "Neg", "Div"):
+        above = (_exp(v, depth - 1) for v in node.inputs if v is not None)
+        return next((found for found in above if found is not None), None)
+    return None
+
+
+class FuseCelu(_Float):
+    """``c * Elu(x / c)  ->  Celu(x, c)``; ``Celu(x, 1)  ->  Elu(x)``."""
 
     def pattern(self, op: PatternOps, x: Var) -> list[NodePattern]:
-        """A factor that is one number."""
-        one = op.constant("gamma").where(lambda v: number(v) is not None, "being one number")
-        return [op.Mul(op.Elu(x, _bind="elu"), one), op.Celu(x, _attrs={"alpha": 1.0})]
+        """Division or multiplication before."""
+        inner = op.any_of(op.Div(x, op.constant("by")), op.Mul(x, op.constant("times")))
+        elu = op.Elu(inner, _attrs={"alpha": 1.0})
+        return [op.Mul(elu, op.constant("c")), op.Celu(x, _attrs={"alpha": 1.0})]
+
+    def check(self, m: Match) -> Refusal | None:
+        """The factors must undo each other."""
+        factor, by, times = (number(m.get(name)) for name in ("c", "by", "times"))
+        if not m.root.is_a("Celu"):
+            undone = None if factor is None else (factor / by if by else factor * (times or 0.0))
+            if factor is None or factor <= 0 or undone is None or abs(undone - 1) > _NEAR:
+                return Refusal(lambda: f"{by or times} and {factor} do not undo each other", m.root)
+        return super().check(m)
 
     def rewrite(self, op: Builder, m: Match) -> Value:
         """One op."""
-        factor = m.get("gamma")
-        alpha = 1.0 if factor is None else float(m.node("elu").attr("alpha"))
-        name = "Elu" if factor is None else "Selu"
-        result: Value = op.op(name, m["x"], alpha=alpha, gamma=number(factor))
+        if m.root.is_a("Celu"):
+            plain: Value = op.Elu(m["x"], alpha=1.0)
+            return plain
+        result: Value = op.Celu(m["x"], alpha=number(m["c"]))
+        return result
+
+
+class FuseBound(_Float):
+    """``x < c ? c : x  ->  Max(x, c)``, Min alike; ``x > c ? x : 0  ->  ThresholdedRelu(x)``."""
+
+    def pattern(self, op: PatternOps, x: Var, c: Var) -> list[NodePattern]:
+        """Either order of the comparison; NaN stays."""
+        below = op.any_of(op.Less(x, c), op.Greater(c, x))
+        above = op.any_of(op.Greater(x, c), op.Less(c, x))
+        zero = op.Where(above, x, 0.0, _bind="threshold")
+        return [
+            op.Where(below, c, x, _bind="low"),
+            op.Where(above, c, x, _bind="high"),
+            zero,
+        ]
+
+    def check(self, m: Match) -> Refusal | None:
+        """A threshold is a number, as an attribute is."""
+        if "threshold" in m.named and number(m["c"]) is None:
+            return Refusal("the threshold is not one number", m["c"])
+        return super().check(m)
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """One op."""
+        if "threshold" in m.named:
+            result: Value = op.ThresholdedRelu(m["x"], alpha=number(m["c"]))
+            return result
+        bound: Value = op.op("Max" if "low" in m.named else "Min", m["x"], m["c"])
+        return bound
+
+
+class FuseSelu(_Float):
+    """``g * Elu(x, a)  ->  Selu(x, a, g)``."""
+
+    def pattern(self, op: PatternOps, x: Var) -> NodePattern:
+        """A factor that is one number."""
+        one = op.constant("gamma").where(lambda v: number(v) is not None, "being one number")
+        return op.Mul(op.Elu(x, _bind="elu"), one)
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """One op."""
+        alpha = float(m.node("elu").attr("alpha"))
+        result: Value = op.Selu(m["x"], alpha=alpha, gamma=number(m["gamma"]))
         return result
 
 
@@ -384,5 +471,7 @@ class FuseActivation(RulePass):
             FuseSoftsign(),
             FuseLeakyRelu(),
             FuseElu(),
+            FuseCelu(),
             FuseSelu(),
+            FuseBound(),
         ]

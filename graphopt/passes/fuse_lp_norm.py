@@ -36,14 +36,13 @@ class _Reduction(Rule):
             return Refusal(lambda: f"it computes in {m.root.output.tensor.dtype}", m.root)
         if m["x"].type != m.node("square").output.type:
             return Refusal("the square has another shape", m.node("square"))
-        return None if reduced_axes(m.node("sum")) else Refusal("the axes are not known", m.root)
+        if m.node("sum").attr("noop_with_empty_axes"):
+            return Refusal("it may reduce nothing", m.node("sum"))
+        return None
 
     def rewrite(self, op: Builder, m: Match) -> Value:
         """One op."""
-        node = m.node("sum")
-        axes = reduced_axes(node)
-        assert axes is not None
-        result: Value = op.op(self.becomes, m["x"], axes, keepdims=int(bool(node.attr("keepdims"))))
+        result: Value = op.op(self.becomes, m["x"], *m.values("axes"), **m.node("sum").attrs)
         return result
 
 
