@@ -11,7 +11,7 @@ __all__ = ["LEVELS", "level"]
 _CLEAN = (
     "simplify,simplify-arithmetic,merge-reshapes,cancel-reshapes,eliminate-dead,"
     "simplify-indices,merge-slices,merge-pads,split-slices,"
-    "fold-shapes,drop-expands,cancel-quantize,inline-if,inline-loop,trim-regions,"
+    "fold-shapes,drop-expands,cancel-quantize,inline-if,inline-loop,trim-regions,hoist-invariants,"
     "trim-outputs,merge-common,eliminate-dead"
 )
 

@@ -310,6 +310,8 @@ class RandomGraph:
             w = inner.Add(w, v)
         stop = inner.constant(np.array(self.draw(st.booleans())))
         region.add_output(go if self.draw(st.booleans()) else stop)
+        if self.draw(st.booleans()):
+            w = inner.Mul(w, inner.op(self.draw(st.sampled_from(("Neg", "Sigmoid"))), x))
         region.add_output(w)
         region.add_output(v if self.draw(st.booleans()) else inner.Neg(v))
         region.add_output(inner.Relu(self.draw(st.sampled_from((u, v, w)))))

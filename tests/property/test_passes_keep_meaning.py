@@ -23,9 +23,10 @@ from tests.property.random_graphs import graphs, origins
 # Passes that move or drop work but compute nothing in another way: every bit stays.
 _SAME_BITS = {
     "cancel-quantize", "cancel-reshapes", "drop-expands", "eliminate-dead", "fold-constants",
-    "fold-shapes", "inline-if", "inline-loop", "merge-common", "merge-pads", "merge-reshapes",
-    "merge-slices", "merge-weights", "simplify", "simplify-activations", "simplify-arithmetic",
-    "simplify-indices", "specialize-if", "split-slices", "trim-outputs", "trim-regions",
+    "fold-shapes", "hoist-invariants", "inline-if", "inline-loop", "merge-common", "merge-pads",
+    "merge-reshapes", "merge-slices", "merge-weights", "simplify", "simplify-activations",
+    "simplify-arithmetic", "simplify-indices", "specialize-if", "split-slices", "trim-outputs",
+    "trim-regions",
 }  # fmt: skip
 # f32 sums in another order, and constants rounded once more, err by a few units in the last place
 # of the largest number that the computation meets.
