@@ -413,9 +413,16 @@ class FuseBound(_Float):
         ]
 
     def check(self, m: Match) -> Refusal | None:
-        """A threshold is a number, as an attribute is."""
+        """A threshold is a number; a bound is a constant but NaN, and 0, which has two signs."""
+        constant = m["c"].constant
         if "threshold" in m.named and number(m["c"]) is None:
             return Refusal("the threshold is not one number", m["c"])
+        if constant is None:
+            return Refusal("the bound may be NaN, which it lets pass", m["c"])
+        if "threshold" not in m.named and not bool(np.abs(constant.array).all()):
+            return Refusal("the bound is 0, and -0 passes", m["c"])
+        if bool(np.isnan(constant.array).any()):
+            return Refusal("the bound is NaN, which it lets pass", m["c"])
         return super().check(m)
 
     def rewrite(self, op: Builder, m: Match) -> Value:
