@@ -8,7 +8,7 @@ and ``Concat(a * cos - b * sin, b * cos + a * sin)`` of the halves or pairs a, b
 ``x`` has four axes, in f32 or f64: [batch, heads, length, size] or [batch, length, heads, size],
 which the angles tell apart, since heads share them; the latter is transposed before and after.
 Angles of the whole size must be the same for both of a pair. The parts may be cut from what ``x``
-is the beginning of.
+is cut from.
 
 Sound up to rounding: the definition of the op (Su et al., "RoFormer", 2021).
 """
@@ -80,8 +80,8 @@ class _Rotation(Rule):
         size = shape[-1]
         if not isinstance(size, int) or size % 2 or size == 0:
             return Refusal(lambda: f"the last axis of {out!r} is not of a fixed even size", m.root)
-        if shape[:-1] != whole.shape[:-1] or not _begins(x, whole, shape):
-            return Refusal(lambda: f"{x!r} is not the beginning of {whole!r}", whole)
+        if shape[:-1] != whole.shape[:-1] or _offset(m, size) is None:
+            return Refusal(lambda: f"{x!r} is not {whole!r} or cut from it", whole)
         refused = _pairing_refusal(m, out, size)
         if refused is not None:
             return refused
@@ -91,9 +91,10 @@ class _Rotation(Rule):
         """The op; between transposes where heads do not come first."""
         x, whole, interleaved = m.get("x"), m["whole"], "flat" in m.named
         size = (m.root.output.shape or ())[-1]
-        if x is None:
-            same = whole.shape is not None and whole.shape[-1] == size
-            x = whole if same else op.Slice(whole, [0], [size], [3])
+        offset = _offset(m, size) if isinstance(size, int) else None
+        if x is None and offset is not None:
+            x = _cut(op, whole, offset, size)
+        assert x is not None
         cos, heads_first = angles(op, x, m["cos"], whole, interleaved=interleaved)
         sin, _ = angles(op, x, m["sin"], whole, interleaved=interleaved)
         x = x if heads_first else op.Transpose(x, perm=_SWAP)
@@ -101,17 +102,33 @@ class _Rotation(Rule):
         return result if heads_first else op.Transpose(result, perm=_SWAP)
 
 
-def _begins(x: Value | None, whole: Value, shape: tuple[Dim, ...]) -> bool:
-    """True for ``whole`` and what is cut from the beginning of its last axis."""
-    if x is None or x is whole:
-        return x is None or whole.shape == shape
-    node = x.producer
-    if x.shape != shape or node is None or node.op.domain or node.input(0) is not whole:
-        return False
-    if node.is_a("Split"):
-        return int(node.attr("axis")) in (-1, 3) and x.index == 0
-    width = shape[-1]
-    return node.is_a("Slice") and isinstance(width, int) and _range_refusal(node, 0, width) is None
+def _offset(m: Match, size: int) -> int | None:
+    """Where what is turned begins along the last axis of ``whole``; None where it is not of it."""
+    x, whole = m.get("x"), m["whole"]
+    same = whole.shape is not None and whole.shape[-1] == size
+    if x is whole or (x is None and same):
+        return 0 if same else None
+    node = m.named.get("first") if x is None else x.producer
+    if node is None or node.op.domain or node.input(0) is not whole:
+        return None
+    if node.is_a("Split") and x is not None:
+        widths = [v.shape[-1] if v.shape else None for v in node.outputs[: x.index]]
+        fixed = [width for width in widths if isinstance(width, int)]
+        last = int(node.attr("axis")) in (-1, 3)
+        return sum(fixed) if last and len(fixed) == len(widths) else None
+    found = _sliced(node) if node.is_a("Slice") else None
+    if found is None or (x is not None and found[1:] != (1, size)):
+        return None
+    return found[0]
+
+
+def _cut(op: Builder, whole: Value, start: int, size: Dim) -> Value:
+    """``size`` features of ``whole`` from ``start`` on; ``whole`` where those are all."""
+    if whole.shape is not None and whole.shape[-1] == size and start == 0:
+        return whole
+    assert isinstance(size, int)
+    result: Value = op.Slice(whole, [start], [start + size], [3])
+    return result
 
 
 class FuseRotated(_Rotation):
@@ -147,12 +164,14 @@ def _pairing_refusal(m: Match, x: Value, size: int) -> Refusal | None:
         return Refusal(lambda: f"{concat.output!r} does not hold pairs of {x!r}", concat)
     if "split" in m.named:
         return _split_refusal(m.node("split"), size, interleaved)
+    offset = _offset(m, size)
+    assert offset is not None
     for index, name in enumerate(_PARTS):
         node = m.node(name)
         if node.is_a("Gather"):
             refused = _gather_refusal(node, index, size, interleaved)
         else:
-            refused = _slice_refusal(node, index, size, interleaved)
+            refused = _slice_refusal(node, index, size, interleaved, offset)
         if refused is not None:
             return refused
     return None
@@ -166,22 +185,31 @@ def _split_refusal(node: Node, size: int, interleaved: bool) -> Refusal | None:
     return None
 
 
-def _slice_refusal(node: Node, index: int, size: int, interleaved: bool) -> Refusal | None:
-    """``x[index::2]``, or half ``index``; along the last axis."""
-    found = [None if v is None or v.constant is None else v.constant for v in node.inputs[1:]]
-    start, step = index * (1 if interleaved else size // 2), 2 if interleaved else 1
-    wanted = (start, step)
-    if len(found) >= 3 and found[0] is not None and found[2] is not None:
-        steps = [1] if len(found) < 4 else None if found[3] is None else found[3].array.tolist()
-        starts, axes = found[0].array.tolist(), found[2].array.tolist()
-        width = node.output.shape[-1] if node.output.shape else None
-        if len(starts) == 1 and axes[0] in (-1, 3) and steps is not None and width == size // 2:
-            begin = starts[0] + size if starts[0] < 0 else starts[0]
-            if (begin, steps[0]) == wanted:
-                return None
+def _slice_refusal(
+    node: Node, index: int, size: int, interleaved: bool, offset: int
+) -> Refusal | None:
+    """``x[index::2]``, or half ``index``, of the ``x`` that begins at ``offset``."""
+    wanted = (offset + index, 2) if interleaved else (offset + index * (size // 2), 1)
+    if _sliced(node) == (*wanted, size // 2):
+        return None
     return Refusal(
-        lambda: f"{node!r} does not take every {step} from {start} along the last axis", node
+        lambda: f"{node!r} does not take every {wanted[1]} from {wanted[0]} along the last axis",
+        node,
     )
+
+
+def _sliced(node: Node) -> tuple[int, int, int] | None:
+    """``(start, step, width)`` of a slice of four axes along the last alone."""
+    constants = [None if v is None else v.constant for v in node.inputs[1:]]
+    width = node.output.shape[-1] if node.output.shape else None
+    if len(constants) < 3 or any(c is None or c.numel != 1 for c in constants):
+        return None
+    start, _, axis, *step = (int(c.array.reshape(-1)[0]) for c in constants if c is not None)
+    source = node.input(0)
+    size = source.shape[-1] if source is not None and source.shape else None
+    if axis not in (-1, 3) or not isinstance(size, int) or not isinstance(width, int):
+        return None
+    return (start + size if start < 0 else start, step[0] if step else 1, width)
 
 
 def _gather_refusal(node: Node, index: int, size: int, interleaved: bool) -> Refusal | None:
@@ -221,13 +249,13 @@ class FuseRest(Rule):
         return found
 
     def check(self, m: Match) -> Refusal | None:
-        """What is turned and what is not must be all of ``x``, in order."""
-        x, rotary = m["x"], m.node("rotary")
+        """What is turned and what is not must be next to each other in ``x``."""
+        x, rotary, whole = m["x"], m.node("rotary"), m.root.output.shape
         shape, first = x.shape, m.node("concat").input(0)
         turned = None if first is None else first.shape
-        if shape is None or not turned or len(shape) != 4 or m.root.output.shape != shape:
+        if shape is None or not turned or not whole or len(shape) != 4 or shape[:-1] != whole[:-1]:
             return Refusal(lambda: f"{x!r} has not four axes, or {m.root.output!r} others", x)
-        size, width = shape[-1], turned[-1]
+        size, width = whole[-1], turned[-1]
         if not isinstance(size, int) or not isinstance(width, int) or shape[:-1] != turned[:-1]:
             return Refusal(lambda: f"{x!r} is not of a fixed size", x)
         if int(m.node("concat").attr("axis")) not in (-1, 3):
@@ -235,18 +263,22 @@ class FuseRest(Rule):
         if rotary.attr("rotary_embedding_dim"):
             return Refusal("it turns a part of its features already", rotary)
         if "split" in m.named:
-            last = int(m.node("split").attr("axis")) in (-1, 3)
+            last = int(m.node("split").attr("axis")) in (-1, 3) and whole == shape
             return None if last else Refusal("it is not split along the last axis", x)
-        return _range_refusal(m.node("first"), 0, width) or _range_refusal(
-            m.node("second"), width, size - width
+        begin = _begin(m)
+        if begin is None:
+            return Refusal(lambda: f"{m.node('first')!r} begins nowhere", x)
+        return _range_refusal(m.node("first"), begin, width) or _range_refusal(
+            m.node("second"), begin + width, size - width
         )
 
     def rewrite(self, op: Builder, m: Match) -> Value:
         """One op over all features."""
         rotary, width = m.node("rotary"), (m.node("rotary").output.shape or ())[-1]
-        behind = "after" in m.named
+        behind, size = "after" in m.named, (m.root.output.shape or ())[-1]
+        x = m["x"] if "split" in m.named else _cut(op, m["x"], _begin(m) or 0, size)
         result: Value = op.RotaryEmbedding(
-            op.Transpose(m["x"], perm=_SWAP) if behind else m["x"],
+            op.Transpose(x, perm=_SWAP) if behind else x,
             m["cos"],
             m["sin"],
             **{**rotary.attrs, "rotary_embedding_dim": width},
@@ -254,18 +286,19 @@ class FuseRest(Rule):
         return op.Transpose(result, perm=_SWAP) if behind else result
 
 
+def _begin(m: Match) -> int | None:
+    """Where the first part begins."""
+    found = _sliced(m.node("first"))
+    return None if found is None else found[0]
+
+
 def _swapped(op: PatternOps, x: Pattern, name: str) -> NodePattern:
     return op.Transpose(x, _attrs={"perm": lambda perm: tuple(perm or ()) == _SWAP}, _bind=name)
 
 
 def _range_refusal(node: Node, start: int, width: int) -> Refusal | None:
-    constants = [None if v is None else v.constant for v in node.inputs[1:]]
-    if len(constants) >= 3 and constants[0] is not None and constants[2] is not None:
-        starts, axes = constants[0].array.tolist(), constants[2].array.tolist()
-        step = constants[3].array.tolist() if len(constants) > 3 and constants[3] else [1]
-        shape = node.output.shape or (None,)
-        if starts == [start] and axes[0] in (-1, 3) and step == [1] and shape[-1] == width:
-            return None
+    if _sliced(node) == (start, 1, width):
+        return None
     return Refusal(lambda: f"{node!r} does not take {width} features from {start}", node)
 
 
