@@ -31,6 +31,7 @@ from graphopt.cli.tracing import (
     pass_times,
     show_checks,
 )
+from graphopt.errors import GraphoptError
 from graphopt.rewrite import EditLog, PassContext
 
 __all__ = ["compile_command"]
@@ -96,7 +97,6 @@ def compile_command(
             str(model),
             target,
             precision=precision,
-            output=path,
             input_shapes=shapes,
             optimize=level,
             verify=verify,
@@ -104,8 +104,7 @@ def compile_command(
             strict=strict,
             ctx=ctx,
         )
-        if log is not None:
-            save_log(ctx.log, log)
+        _save(artifact, path, ctx.log, log)
     seconds = time.perf_counter() - started
     result: dict[str, Any] = {
         "artifact": str(path),
@@ -124,6 +123,17 @@ def compile_command(
         return
     _show(result)
     show_checks(ctx, checks, timing)
+
+
+def _save(artifact: Any, path: Path, log: EditLog, log_path: Path | None) -> None:
+    """Writes the artifact and its log, or neither."""
+    written = [] if log_path is None else save_log(log, log_path)
+    try:
+        artifact.save(path)
+    except GraphoptError:
+        for file in written:
+            file.unlink(missing_ok=True)
+        raise
 
 
 def _show(result: dict[str, Any]) -> None:

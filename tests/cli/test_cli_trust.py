@@ -317,6 +317,18 @@ def test_compile_verifies_every_pass(cli: Cli, model: Path, tmp_path: Path) -> N
     assert "verified against" in cli("compile", model, "-o", out, "--verify=end").out
 
 
+def test_compile_writes_artifact_and_log_or_neither(cli: Cli, model: Path, tmp_path: Path) -> None:
+    out, log = tmp_path / "m.gopt", tmp_path / "edits.jsonl"
+    found = cli("compile", model, "-o", out, "--log", tmp_path / "no" / "edits.jsonl")
+    assert found.code == 7
+    assert listing(tmp_path) == {}
+    (tmp_path / "folder").mkdir()
+    assert cli("compile", model, "-o", tmp_path / "folder", "--log", log).code == 7
+    assert set(listing(tmp_path)) == {"folder"}
+    assert cli("compile", model, "-o", out, "--log", log).code == 0
+    assert "cpu-lower-dense" in log.read_text()
+
+
 def test_graphs_are_printed_on_standard_error(cli: Cli, gir: Path, tmp_path: Path) -> None:
     model, out = tmp_path / "net.onnx", tmp_path / "out.onnx"
     api.to_onnx(parse(GIR), model)
