@@ -34,7 +34,7 @@ LEVELS = {
     "onnx": (
         f"fold-constants{{max_bytes={1 << 29}}},merge-weights,simplify,simplify-arithmetic,"
         f"fold-affine,repeat[4](fold-constants{{max_bytes={1 << 29}}},{_CLEAN},specialize-if,"
-        f"fold-affine,{_FUSE})"
+        f"fold-affine,{_FUSE},sink-transposes)"
     ),
 }
 
