@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphopt.ir import Builder, Graph, Node, Trait, Value
-from graphopt.rewrite import Pass, PassContext, record_edit
+from graphopt.rewrite import Pass, PassContext, Refusal, record_edit
 
 __all__ = ["MergeBranches"]
 
@@ -64,6 +64,15 @@ class MergeBranches(Pass):
             if node.is_a("Concat"):
                 changed |= self._concat(graph, node, ctx)
         return changed
+
+    def refuses(self, node: Node) -> Refusal | None:
+        """Which operand of a concatenation is no branch, or does not go with its neighbour."""
+        if not node.is_a("Concat"):
+            return Refusal(f"it is no Concat but {node.op.qualified}", node)
+        for value in node.inputs:
+            if value is not None and _branch(value) is None:
+                return Refusal(f"{value!r} is no product with constants that it alone reads", value)
+        return Refusal("neighbours read other values, or differ in attributes or activation", node)
 
     def _concat(self, graph: Graph, node: Node, ctx: PassContext) -> bool:
         rank = node.output.tensor.rank

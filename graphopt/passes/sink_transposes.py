@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphopt.ir import Builder, Graph, Node, TensorType, Trait, Value
-from graphopt.rewrite import Pass, PassContext, record_edit
+from graphopt.rewrite import Pass, PassContext, Refusal, record_edit
 
 __all__ = ["SinkTransposes", "compose", "inverse"]
 
@@ -68,6 +68,20 @@ class SinkTransposes(Pass):
         while _Sinker(graph, ctx, self.name, settled).run():
             changed = True
         return changed
+
+    def refuses(self, node: Node) -> Refusal | None:
+        """Which reader keeps a transpose where it is."""
+        if not node.is_a("Transpose"):
+            return Refusal(f"it is no Transpose but {node.op.qualified}", node)
+        value = node.output
+        if value.tensor.rank is None:
+            return Refusal("its rank is not known", node)
+        if value.is_output:
+            return Refusal(f"%{value.name} is an output of the graph", node)
+        for reader in value.users:
+            if _handler(reader) is None:
+                return Refusal(f"{reader!r} does not treat all axes alike", reader)
+        return Refusal(f"moving it past its {len(value.users)} reader(s) leaves no fewer", node)
 
 
 class _Sinker:
