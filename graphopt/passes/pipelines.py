@@ -27,7 +27,7 @@ LEVELS = {
     "O1": f"merge-weights,repeat[4](fold-constants,{_CLEAN})",
     "O2": (
         f"merge-weights,repeat[4](fold-constants,{_CLEAN},specialize-if,fold-affine,decompose,"
-        f"decompose-einsum,{_FUSE})"
+        f"decompose-einsum,{_FUSE},sink-transposes)"
     ),
     # For other runtimes: composite ops stay whole, and no constant is left to every run. Products
     # that are equal but for what folds into them are not to be merged before it does.
