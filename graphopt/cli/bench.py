@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
 from graphopt.cli.common import JsonFlag, emit_json, load_inputs, progress, table
 from graphopt.cli.inputs import artifact_inputs, parse_sizes
+
+if TYPE_CHECKING:
+    from graphopt.runtime import Session
 
 __all__ = ["bench"]
 
@@ -55,6 +58,7 @@ def bench(
     if profile:
         rows = session.profile(data, runs=min(runs, 20))
         result["steps"] = [dataclasses.asdict(row) for row in rows]
+        _add_rates(result, session, data)
     if as_json:
         emit_json(result)
         return
@@ -64,10 +68,34 @@ def bench(
         [list(map(float, marks))],
     )
     if profile:
-        _show(result["steps"])
+        _show(result)
 
 
-def _show(steps: list[dict[str, Any]]) -> None:
+def _add_rates(result: dict[str, Any], session: Session, data: Any) -> None:
+    """What each step's operations and bytes make of its time, beside the machine's peaks."""
+    from graphopt.runtime.roofline import measure_peaks, plan_work
+
+    peaks = measure_peaks(session.threads)
+    result["peaks"] = {"gflops": peaks.flops / 1e9, "gb_per_s": peaks.bandwidth / 1e9}
+    shapes = {name: np.shape(array) for name, array in data.items()}
+    for step, (_, work) in zip(
+        result["steps"], plan_work(session.artifact().json("plan"), shapes), strict=True
+    ):
+        seconds = step["microseconds"] / 1e6 / max(step["calls"], 1.0)
+        if work is None or seconds <= 0 or step["calls"] == 0:
+            continue
+        least, bound = work.seconds(peaks)
+        step |= {
+            "bound": bound,
+            "roofline": least / seconds,
+            "gb_per_s": work.nbytes / seconds / 1e9,
+        }
+        if work.flops:
+            step["gflops"] = work.flops / seconds / 1e9
+
+
+def _show(result: dict[str, Any]) -> None:
+    steps, peaks = result["steps"], result["peaks"]
     total = sum(step["microseconds"] for step in steps) or 1.0
     rows = [
         [
@@ -76,7 +104,19 @@ def _show(steps: list[dict[str, Any]]) -> None:
             step["kernel"],
             float(step["microseconds"]),
             f"{100 * step['microseconds'] / total:.1f} %",
+            _number(step, "gflops"),
+            _number(step, "gb_per_s"),
+            f"{100 * step['roofline']:.0f} % of {step['bound']}" if "roofline" in step else "",
         ]
         for step in sorted(steps, key=lambda s: -s["microseconds"])
     ]
-    table("steps, slowest first", ["origin", "kind", "kernel", "us", "share"], rows)
+    header = ["origin", "kind", "kernel", "us", "share", "GFLOP/s", "GB/s", "roofline"]
+    table("steps, slowest first", header, rows)
+    typer.echo(
+        f"measured peaks of {result['threads']} threads: {peaks['gflops']:.0f} GFLOP/s, "
+        f"{peaks['gb_per_s']:.1f} GB/s from memory"
+    )
+
+
+def _number(step: dict[str, Any], key: str) -> str:
+    return f"{step[key]:.1f}" if key in step else ""
