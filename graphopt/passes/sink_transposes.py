@@ -61,6 +61,8 @@ class SinkTransposes(Pass):
         for node in graph:
             for region in node.regions:
                 changed |= self.run(region, ctx)
+        if not any(node.is_a("Transpose") for node in graph):
+            return changed
         # What one walk leaves in front of a reader may pass it in the next: every move leads
         # towards the outputs. Transposes that a move asked of other operands stay where they are,
         # or they would pass back, and so forth; so this ends.
