@@ -51,7 +51,7 @@ def passes(
         [
             row["name"],
             row["summary"].replace("``", ""),
-            row["numerics"] if row["exact"] else "lossy",
+            row["numerics"],
             ", ".join(f"{k}={v}" for k, v in row["options"].items()),
         ]
         for row in rows

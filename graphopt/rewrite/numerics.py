@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 __all__ = ["EXACT", "REASSOCIATES", "Numerics", "lossy"]
@@ -20,13 +21,14 @@ class Numerics:
     budget: float
 
     def __str__(self) -> str:
-        return self.kind if self.kind == "exact" else f"{self.kind} up to {self.budget:g}"
+        bounded = 0 < self.budget < math.inf
+        return f"{self.kind} up to {self.budget:g}" if bounded else self.kind
 
 
 EXACT = Numerics("exact", 0.0)
 REASSOCIATES = Numerics("reassociates", 1e-5)
 
 
-def lossy(budget: float = float("inf")) -> Numerics:
+def lossy(budget: float = math.inf) -> Numerics:
     """A pass that gives up accuracy, at most ``budget``; infinity: measured, never refused."""
     return Numerics("lossy", budget)

@@ -104,6 +104,11 @@ def test_what_exact_and_lossy_mean() -> None:
     assert _run(Lossy(factor=1.001), source).checks[0].allowed == 1e-2
     with pytest.raises(VerificationError, match=r"it is lossy up to 0.01 \(allowed 0.01\)"):
         _run(Lossy(factor=1.1), source)
+    assert [str(cls.numerics) for cls in (Nudge, Rounds, Careless)] == [
+        "exact",
+        "reassociates up to 1e-05",
+        "lossy",
+    ]
     assert _run(Careless(factor=2.0), source).checks[0].error == pytest.approx(1.0)
 
 
