@@ -3,8 +3,9 @@
 ``BatchNormalization(Conv(x, w, b))``, ``Conv(x, w, b) * s`` and ``Conv(x, w, b) + t`` with constant
 ``s``, ``t`` that vary along output channels alone ``->  Conv(x, w', b')``, differences, quotients
 and negations alike; the same for ConvTranspose, Gemm and MatMul (scales). Where no product comes
-before, that after takes them: ``Conv(x * s, w, b)`` and, without padding, ``Conv(x + t, w, b)  ->
-Conv(x, w', b')``; ``Gemm(x + t, w, b)`` alike. ``Gemm(x, w, b, alpha, beta)  ->  Gemm(x, w', b')``.
+before, that after takes them: ``Conv(BatchNormalization(x), w, b)``, ``Conv(x * s, w, b)`` and,
+without padding, ``Conv(x + t, w, b)  -> Conv(x, w', b')``; ``Gemm(x + t, w, b)`` alike.
+``Gemm(x, w, b, alpha, beta)  ->  Gemm(x, w', b')``.
 
 Weights, bias, scale and shift must be f32 constants, finite, and the product read by nobody else.
 Sound up to rounding: convolution is linear in each output channel. New weights are computed in f64
@@ -363,6 +364,61 @@ class FoldShiftBefore(_FoldBefore):
         return result
 
 
+class FoldBatchNormBefore(Rule):
+    """``Conv(BatchNormalization(x), w, b)  ->  Conv(x, w', b')``, without padding; Gemm too."""
+
+    def pattern(self, op: PatternOps, x: Var, w: Var) -> list[NodePattern]:
+        """Inference mode; nobody else reads the normalised value."""
+        norm = op.BatchNormalization(x, op.rest("parameters"), _bind="norm")
+        return [op.op(name, norm, w, op.rest("bias")) for name in ("Conv", "Gemm")]
+
+    def check(self, m: Match) -> Refusal | None:
+        """Constant weights and parameters; padding is zero, not the shift."""
+        refused = _refusal(m.root)
+        if refused is not None:
+            return refused
+        norm, root = m.node("norm"), m.root
+        parameters = m.values("parameters")
+        if norm.attr("training_mode") or any(v is None or v.constant is None for v in parameters):
+            return Refusal("it runs in training mode, or its parameters are not constant", norm)
+        padded = any(root.attr("pads") or ())
+        if padded or root.attr("auto_pad") not in (None, "NOTSET", "VALID"):
+            return Refusal("the convolution pads", root)
+        if root.is_a("Gemm") and root.attr("transA"):
+            return Refusal("it multiplies by the transpose", root)
+        if not all(np.isfinite(numbers).all() for numbers in _batch_numbers(norm)):
+            return Refusal("the parameters do not give finite numbers", norm)
+        return None
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """Weights times the factors; what the summands add goes to the bias."""
+        root, old = m.root, m.root.input(2)
+        scale, shift = _batch_numbers(m.node("norm"))
+        weight = _array(m["w"]).astype(np.float64)
+        if root.is_a("Gemm"):
+            turned = bool(root.attr("transB"))
+            factors = scale.reshape(1, -1) if turned else scale.reshape(-1, 1)
+            total = shift @ (weight.T if turned else weight)
+        else:
+            factors = _by_input_channel(root, scale)
+            products = weight * _by_input_channel(root, shift)
+            total = products.reshape(products.shape[0], -1).sum(axis=1)
+        name = f"{m['w'].name}.bias" if old is None else old.name
+        if old is not None:
+            total = total + _row(root, old)
+        bias = op.constant(total.astype(np.float32), name)
+        result: Value = op.op(root.op.name, m["x"], scaled(op, m["w"], factors), bias, **root.attrs)
+        return result
+
+
+def _batch_numbers(norm: Node) -> tuple[Array, Array]:
+    """(scale, shift) a channel (f64) of a BatchNormalization with constant parameters."""
+    gain, bias, mean, var = (_array(v).astype(np.float64) for v in norm.inputs[1:5])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = gain / np.sqrt(var + float(norm.attr("epsilon")))
+        return scale, bias - mean * scale
+
+
 @dataclass(frozen=True)
 class FoldAffine(RulePass):
     """``a * Conv(x, w, b) + c  ->  Conv(x, w', b')``."""
@@ -378,4 +434,5 @@ class FoldAffine(RulePass):
             FoldAlpha(),
             FoldScaleBefore(),
             FoldShiftBefore(),
+            FoldBatchNormBefore(),
         ]
