@@ -3,7 +3,8 @@
 ``Add(Expand(x), y)  ->  Add(x, y)`` where y already has the sizes that x gets, and so for an
 Unsqueeze that only adds axes in front. ``Relu(Expand(x))  ->  Expand(Relu(x))``, which computes
 less. ``Expand(Expand(x))`` is one, and ``Expand(x, computed sizes)  ->  Expand(x, constant)`` where
-every size is a number or one of x.
+every size is a number or one of x. ``ConstantOfShape`` that only pointwise ops read counts as an
+expansion of its number.
 
 Sound: types are inferred for the operands that stay, and are those of before. A size that is not a
 number only counts when some other operand has the very same.
@@ -14,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+
+import numpy as np
 
 from graphopt.errors import GraphoptError
 from graphopt.ir import Builder, Dim, Graph, Node, TensorType, Value, bcast
@@ -246,6 +249,33 @@ def _target(x: Value, out: Value) -> tuple[int, ...] | str:
     return tuple(target)
 
 
+class ExpandFill(Rule):
+    """``ConstantOfShape(sizes)  ->  Expand(number, sizes)`` for those who broadcast it anyway."""
+
+    def pattern(self, op: PatternOps, sizes: Var) -> NodePattern:
+        """Sizes that are computed."""
+        return op.ConstantOfShape(sizes.where(lambda v: not v.is_constant, "a computed shape"))
+
+    def check(self, m: Match) -> Refusal | None:
+        """Only pointwise ops may read it."""
+        value = m.root.output
+        names = {*_UNARY, *_BROADCAST}
+        other = next((u for u in value.users if u.op.domain or u.op.name not in names), None)
+        if value.is_output or not value.users or other is not None:
+            return Refusal(lambda: f"%{value.name} is not read by pointwise ops alone", m.root)
+        if value.tensor.shape is None:
+            return Refusal("the rank is not known", value)
+        return None
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """The number, expanded."""
+        fill = m.root.attr("value")
+        array = np.zeros(1, np.float32) if fill is None else fill.array.reshape(1)
+        number = op.constant(array.reshape(()), "fill")
+        result: Value = op.Expand(number, m["sizes"])
+        return result
+
+
 @dataclass(frozen=True)
 class DropExpands(RulePass):
     """``Add(Expand(x), y)  ->  Add(x, y)``."""
@@ -255,4 +285,4 @@ class DropExpands(RulePass):
 
     def rules(self, graph: Graph) -> list[Rule]:
         """Fix sizes, drop what is not needed, move the rest on."""
-        return [FixExpand(), DropExpand(), SinkExpand()]
+        return [FixExpand(), DropExpand(), SinkExpand(), ExpandFill()]

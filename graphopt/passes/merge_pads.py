@@ -2,11 +2,12 @@
 
 ``Pad(Pad(x))  ->  Pad(x)``, ``Pad(x, zeros)  ->  x``, a Slice that takes back what a Pad added is a
 Slice of x, ``Tile(Tile(x))  ->  Tile(x)``, ``Resize(x)`` to its own size  ->  x, and
-``Resize(Resize(x, 2), 2)  ->  Resize(x, 4)``.
+``Resize(Resize(x, 2), 2)  ->  Resize(x, 4)``. ``Resize(x, computed sizes)  ->  Resize(x, scales)``
+of any kind, where all sizes are whole multiples of those of x.
 
 Sound: elements are copies, and the same ones. Pads that cut away and then add do not merge. Of
-resizes, nearest neighbours alone: linear ones weigh neighbours by 0, which turns infinities into
-NaN. Growing by whole factors picks ``i // factor`` each time, which composes.
+resizes in a row, nearest neighbours alone do: linear ones weigh neighbours by 0, which turns
+infinities into NaN. Growing by whole factors picks ``i // factor`` each time, which composes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphopt.ir import Builder, Graph, Node, Value, static_shape
+from graphopt.ir import Builder, Dim, Graph, Node, Value, static_shape
 from graphopt.passes.cuts import Cut, cut, read_cuts
 from graphopt.rewrite import (
     EXACT,
@@ -205,6 +206,52 @@ def _picks(node: Node) -> Refusal | None:
     return None
 
 
+class ScaleResize(Rule):
+    """``Resize(x, computed sizes)  ->  Resize(x, scales)`` where sizes grow by whole factors."""
+
+    def pattern(self, op: PatternOps, x: Var) -> NodePattern:
+        """Sizes that are computed."""
+        return op.Resize(x, op.rest("rest"))
+
+    def check(self, m: Match) -> Refusal | None:
+        """Every size must be a whole multiple of that of x."""
+        scales = self._scales(m)
+        return Refusal(scales, m.root) if isinstance(scales, str) else None
+
+    def _scales(self, m: Match) -> list[float] | str:
+        node, sizes = m.root, m.root.input(3)
+        old, new = m["x"].shape, node.output.shape
+        if sizes is None or sizes.is_constant:
+            return "its sizes are not computed"
+        if old is None or new is None or node.attrs.get("axes") is not None:
+            return "the rank is not known, or it names axes"
+        if node.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
+            return "it crops"
+        if node.attr("keep_aspect_ratio_policy") not in (None, "stretch") or sizes.elements != new:
+            return "its sizes are not those of the result"
+        found = [_factor(a, b) for a, b in zip(old, new, strict=True)]
+        scales = [float(factor) for factor in found if factor is not None]
+        if len(scales) != len(found):
+            return f"{node.output.type} is no whole multiple of {m['x'].type}"
+        return scales
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        """Resize by the factors."""
+        scales = self._scales(m)
+        assert not isinstance(scales, str)
+        factors = op.constant(np.array(scales, np.float32), "scales")
+        result: Value = op.Resize(m["x"], None, factors, **m.root.attrs)
+        return result
+
+
+def _factor(old: Dim, new: Dim) -> int | None:
+    """The whole number by which ``old`` is multiplied to give ``new``."""
+    if isinstance(old, int):
+        return new // old if isinstance(new, int) and old and new % old == 0 and new else None
+    factor = new // old
+    return factor if isinstance(factor, int) and factor > 0 and old * factor == new else None
+
+
 class ResizeResize(Rule):
     """``Resize(Resize(x, a), b)  ->  Resize(x, a * b)`` by whole factors."""
 
@@ -265,4 +312,12 @@ class MergePads(RulePass):
 
     def rules(self, graph: Graph) -> list[Rule]:
         """What does nothing, then what does it twice."""
-        return [DropPad(), PadPad(), SlicePad(), TileTile(), DropResize(), ResizeResize()]
+        return [
+            DropPad(),
+            PadPad(),
+            SlicePad(),
+            TileTile(),
+            DropResize(),
+            ScaleResize(),
+            ResizeResize(),
+        ]

@@ -12,6 +12,7 @@ from graphopt.ir import Builder, Graph, Value
 from tests.property.random_graphs import Draw, RandomGraph
 
 _FAR = (1 << 63) - 1
+_MODES = ("nearest", "linear")
 _FILLS = (0.0, 0.0, -0.0, 1.0)
 
 
@@ -195,13 +196,17 @@ class MovingGraph(RandomGraph):
         x = self.value()
         rank = x.tensor.rank or 1
         for _ in range(self.draw(st.integers(1, 3))):
-            form = self.draw(st.sampled_from(("pad", "pad", "tile", "nearest", "cut")))
+            form = self.draw(st.sampled_from(("pad", "pad", "tile", "nearest", "sized", "cut")))
             if form == "pad":
                 amounts = [self.draw(st.sampled_from((0, 0, 1, 2, -1))) for _ in range(2 * rank)]
                 mode = self.draw(st.sampled_from(("constant", "constant", "edge")))
                 x = b.Pad(x, amounts, b.constant(self.draw(st.sampled_from(_FILLS))), mode=mode)
             elif form == "tile":
                 x = b.Tile(x, [self.draw(st.integers(1, 2)) for _ in range(rank)])
+            elif form == "sized":
+                factors = [self.draw(st.integers(1, 2)) for _ in range(rank)]
+                sizes = b.Mul(b.Shape(x), b.constant(factors))
+                x = b.Resize(x, None, None, sizes, mode=self.draw(st.sampled_from(_MODES)))
             elif form == "cut":
                 axis = self.draw(st.integers(0, rank - 1))
                 x = b.Slice(
@@ -250,6 +255,8 @@ class MovingGraph(RandomGraph):
         if self.draw(st.booleans()):
             small = b.Unsqueeze(small, [0])
         wide = b.Expand(small, b.Shape(y))
+        if self.draw(st.integers(0, 3)) == 0:
+            wide = b.ConstantOfShape(b.Shape(y))
         for _ in range(self.draw(st.integers(0, 2))):
             form = self.draw(st.sampled_from(("unary", "with", "mask", "again")))
             if form == "unary":
