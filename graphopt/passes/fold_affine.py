@@ -4,7 +4,7 @@
 ``s``, ``t`` that vary along output channels alone ``->  Conv(x, w', b')``, differences, quotients
 and negations alike; the same for ConvTranspose, Gemm and MatMul (scales). Where no product comes
 before, that after takes them: ``Conv(BatchNormalization(x), w, b)``, ``Conv(x * s, w, b)`` and,
-without padding, ``Conv(x + t, w, b)  -> Conv(x, w', b')``; ``Gemm(x + t, w, b)`` alike.
+without padding, ``Conv(x + t, w, b)  ->  Conv(x, w', b')``; ``Gemm(x + t, w, b)`` alike.
 ``Gemm(x, w, b, alpha, beta)  ->  Gemm(x, w', b')``.
 
 Weights, bias, scale and shift must be f32 constants, finite, and the product read by nobody else.
