@@ -183,9 +183,16 @@ def _spread(node: Node) -> int | Refusal:
         *(v.tensor.shape for v in node.inputs if v is not None and v is not value),
     ]
     small = _together(shapes)
-    if small is None or small != x.tensor.shape or value.shape != node.output.shape:
+    if small is None or not _padded(x, small) or value.shape != node.output.shape:
         return Refusal(lambda: f"another operand is not spread over {x.type}", node)
     return spread[0]
+
+
+def _padded(x: Value, shape: tuple[Dim, ...]) -> bool:
+    """True when ``shape`` is that of ``x`` but for axes of size 1 in front."""
+    own = x.tensor.shape or ()
+    ahead = len(shape) - len(own)
+    return ahead >= 0 and shape == (1,) * ahead + own
 
 
 def _expanded(value: Value) -> bool:
