@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from graphopt.ir import Constant, DType, Node, Value
+from graphopt.ir import Constant, DType, Node, Value, static_shape
 
 __all__ = ["Form", "LowerError", "Operand", "lowering_steps"]
 
@@ -192,6 +192,34 @@ def _dft_axis(form: Form) -> None:
         if rank is None:
             form.fail("the rank of its operand is not known")
         form.attrs["axis"] += rank
+
+
+@_below(28, "Mod")
+def _truncated(form: Form) -> None:
+    if form.node.output.tensor.dtype.is_float and not form.attrs.get("fmod", 0):
+        form.fail("older opsets take floats with fmod alone")
+
+
+@_below(19, "AveragePool")
+@_below(22, "MaxPool", "LpPool")
+def _last_window(form: Form) -> None:
+    """A last window that would start in the padding counts in older opsets."""
+    value, result = form.node.input(0), form.node.output.shape
+    shape = static_shape(value.shape) if value is not None else None
+    if not form.node.attr("ceil_mode") or shape is None or result is None:
+        return
+    kernel = form.node.attr("kernel_shape")
+    axes = len(kernel)
+    pads = form.node.attr("pads") or (0,) * (2 * axes)
+    strides = form.node.attr("strides") or (1,) * axes
+    dilations = form.node.attr("dilations") or (1,) * axes
+    for axis in range(axes):
+        window = dilations[axis] * (kernel[axis] - 1) + 1
+        room = shape[axis + 2] + pads[axis] + pads[axis + axes] - window
+        if form.node.attr("auto_pad") in (None, "NOTSET") and (
+            result[axis + 2] != -(-room // strides[axis]) + 1
+        ):
+            form.fail("older opsets count a last window that starts in the padding")
 
 
 @_below(16, "RoiAlign")
