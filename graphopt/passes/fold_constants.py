@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphopt.errors import GraphoptError
-from graphopt.ir import Constant, DType, Graph, Node, TensorType, Trait, Value, static_shape
+from graphopt.ir import Constant, Dim, DType, Graph, Node, TensorType, Trait, Value, static_shape
 from graphopt.ops.interpreter import evaluate_node
 from graphopt.rewrite import EXACT, Numerics, Pass, PassContext, Refusal, record_edit
 
@@ -127,9 +127,30 @@ def _known_elements(node: Node) -> list[np.ndarray[Any, Any] | None] | None:
     if not value.type.dtype.is_integer and value.type.dtype is not DType.BOOL:
         return None
     shape = static_shape(value.type.shape)
-    if shape is None or value.elements is None:
+    if shape is None:
         return None
-    numbers = [d for d in value.elements if isinstance(d, int)]
-    if len(numbers) != len(value.elements) or len(numbers) != int(np.prod(shape)):
+    elements = value.elements if value.elements is not None else _inferred_now(node)
+    if elements is None:
+        return None
+    numbers = [d for d in elements if isinstance(d, int)]
+    if len(numbers) != len(elements) or len(numbers) != int(np.prod(shape)):
         return None
     return [np.array(numbers, dtype=value.type.dtype.numpy).reshape(shape)]
+
+
+def _inferred_now(node: Node) -> tuple[Dim, ...] | None:
+    """Elements that follow from operands which became known since the node was made."""
+    op = node.op
+    if op.infer is None or op.has(Trait.NONDETERMINISTIC) or op.has(Trait.CONTROL_FLOW):
+        return None
+    operands = [value for value in node.inputs if value is not None]
+    if not operands or any(value.elements is None for value in operands):
+        return None
+    # Where all are constants it is evaluated.
+    if all(value.is_constant for value in operands):
+        return None
+    try:
+        _, elements = node.graph.infer(op, node.inputs, node.attrs, 1)
+    except GraphoptError:
+        return None
+    return elements.get(0)
