@@ -70,7 +70,7 @@ def optimize(
     """Rewrite MODEL with exact passes and write it as ONNX."""
     from graphopt import api
     from graphopt.exporters.onnx_expand import expand
-    from graphopt.exporters.onnx_opset import acceptor
+    from graphopt.exporters.onnx_opset import acceptor, choose_opsets
     from graphopt.rewrite import EditLog, PassContext
 
     pipeline = read_pipeline(f"{_EARLY},{_text(passes)},fuse-contrib" if allow_contrib else passes)
@@ -85,10 +85,12 @@ def optimize(
         if opset is not None:
             with ctx.log.step(source, "expand-ops", "ops that the opset lacks, spelled out"):
                 expand(source, opset)
-        ctx.accepts = acceptor(source, opset, contrib=allow_contrib)
+        version = opset or choose_opsets(source, None).version
+        ctx.accepts = acceptor(source, version, contrib=allow_contrib)
         checks = install_checks(ctx, source, data) if verify_each else None
         Tracing(print_before, print_after, dump_dir).install(ctx, pipeline, source)
         result = api.optimize(source, pipeline, ctx=ctx, in_place=True)
+        expand(result, version)
         written = save_log(ctx.log, log) if log is not None else []
         try:
             api.save_onnx(result, output, opset=opset)

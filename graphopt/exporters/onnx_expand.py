@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -113,7 +114,37 @@ def _softmax(op: Builder, node: Node) -> Value | None:
     return result
 
 
+def _gelu(op: Builder, node: Node) -> Value | None:
+    """The spelling of PyTorch's exporter, which runtimes look for; no more nodes than any other."""
+    x = node.input(0)
+    if x is None or node.attr("approximate") != "none":
+        return None
+    dtype = x.tensor.dtype.numpy
+    numbers = (np.asarray(v, dtype) for v in (math.sqrt(2), 1, 0.5))
+    root, one, half = (op.constant(v, "c") for v in numbers)
+    result: Value = op.Mul(op.Mul(x, op.Add(op.Erf(op.Div(x, root)), one)), half)
+    return result
+
+
+def _layer_norm(op: Builder, node: Node) -> Value | None:
+    """The spelling of PyTorch's exporter, over the last axis."""
+    x, weight, bias = (node.input(k) for k in range(3))
+    rank = x.tensor.rank if x is not None else None
+    last = rank is not None and node.attr("axis") in (-1, rank - 1)
+    if x is None or weight is None or not last or any(v.use_count for v in node.outputs[1:]):
+        return None
+    dtype = x.tensor.dtype.numpy
+    axes = op.constant(np.array([-1], np.int64), "axes")
+    centred = op.Sub(x, op.ReduceMean(x, axes, keepdims=1))
+    variance = op.ReduceMean(op.Pow(centred, np.asarray(2, dtype)), axes, keepdims=1)
+    epsilon = np.asarray(node.attr("epsilon"), dtype)
+    result: Value = op.Mul(op.Div(centred, op.Sqrt(op.Add(variance, epsilon))), weight)
+    return result if bias is None else op.Add(result, bias)
+
+
 _SPELLED: dict[str, Callable[[Builder, Node], Value | None]] = {
+    "Gelu": _gelu,
+    "LayerNormalization": _layer_norm,
     "Shape": _shape_part,
     "Softmax": _softmax,
     "LogSoftmax": _softmax,

@@ -249,6 +249,17 @@ _NOT_RUN: dict[str, frozenset[DType]] = {
 }  # fmt: skip
 
 
+# Formulas that are found, so that nothing takes them apart, and spelled out again at the end.
+_SPELLED_AGAIN = frozenset({"Gelu", "LayerNormalization"})
+
+
+def _spells(node: Node) -> bool:
+    """True where onnx_expand has a spelling that takes no more nodes than what was found."""
+    if node.op.name == "Gelu":
+        return bool(node.attr("approximate") == "none")
+    return len(node.outputs) == 1 and node.attr("axis") in (-1, (node.output.tensor.rank or 0) - 1)
+
+
 def acceptor(
     graph: Graph, opset: int | None = None, *, contrib: bool = False
 ) -> Callable[[Node], str | None]:
@@ -256,7 +267,8 @@ def acceptor(
 
     Ops are those of ONNX at ``opset`` (by default the opset that the graph takes as it is) that
     onnxruntime runs for their types, of ``ai.onnx.ml``, and of ``com.microsoft`` if ``contrib``.
-    Raises what `choose_opsets` does.
+    GELU by erf and LayerNormalization may stand for their formulas at any opset: `expand` spells
+    them out again. Raises what `choose_opsets` does.
     """
     opsets = Opsets(opset) if opset is not None else choose_opsets(graph, None)
 
@@ -267,6 +279,8 @@ def acceptor(
             if isinstance(value, TensorType) and value.dtype in _NOT_RUN.get(node.op.name, ()):
                 return f"onnxruntime has no {node.op.name} of {value.dtype}"
             found = opsets.form(node)
+            if node.op.name in _SPELLED_AGAIN and _spells(node):
+                return None
             return None if isinstance(found, Form) else f"opset {opsets.version}: {found}"
         if domain == "com.microsoft" and not contrib:
             return f"{node.op.qualified} is no op of ONNX"
