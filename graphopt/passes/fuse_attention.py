@@ -24,7 +24,7 @@ from typing import ClassVar
 from graphopt.ir import Builder, Dim, DType, Graph, Value, product
 from graphopt.passes.attention_masks import causal_offset
 from graphopt.passes.attention_terms import Logits, Mask, read_logits
-from graphopt.passes.repeated_heads import before_repeat
+from graphopt.passes.repeated_heads import before_repeat, squeezed
 from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, RulePass, Var
 
 __all__ = ["FuseAttention"]
@@ -73,7 +73,7 @@ class FuseDotProductAttention(Rule):
         q = _with_lead(op, logits.q, target)
         k, v = _keys(op, logits.kt, target), m["v"]
         if not _one_head(logits, v):
-            k, v = _before_repeat(k, v, target) or (_with_lead(op, x, target) for x in (k, v))
+            k, v = _before_repeat(op, k, v, target) or (_with_lead(op, x, target) for x in (k, v))
         mask, fill, offset = _mask(op, logits, q, k)
         result: Value = op.op(
             "Attention",
@@ -176,7 +176,7 @@ def _reshaped(op: Builder, x: Value, dims: list[int]) -> Value:
     return result
 
 
-def _before_repeat(k: Value, v: Value, target: Shape) -> tuple[Value, Value] | None:
+def _before_repeat(op: Builder, k: Value, v: Value, target: Shape) -> tuple[Value, Value] | None:
     """Keys and values before they are repeated, where both are."""
     sources = before_repeat(k, target), before_repeat(v, target)
     if sources[0] is None or sources[1] is None:
@@ -184,7 +184,8 @@ def _before_repeat(k: Value, v: Value, target: Shape) -> tuple[Value, Value] | N
     shapes = sources[0].shape, sources[1].shape
     if shapes[0] is None or shapes[1] is None or shapes[0][:2] != shapes[1][:2]:
         return None
-    return sources[0], sources[1]
+    a, b = (x if len(x.shape or ()) == 4 else squeezed(op, x) for x in sources if x is not None)
+    return a, b
 
 
 def _mask_refusal(masks: list[Mask]) -> Refusal | None:

@@ -6,7 +6,8 @@ attention, gates, heads of a network. Gemm without factors alike.
 The matrices have two axes and no other readers; biases are constant rows, of all products or of
 none (then they stay). ``readers = "any"`` merges where fewer nodes are left;
 ``readers = "attention"`` only results that an attention alone reads, head by head: a target that
-reads heads where they lie needs no split.
+reads heads where they lie needs no split. ``max_elements`` bounds the merged matrix, where it is
+not 0: one that leaves the cache is no faster than its parts.
 
 Sound: every element is the same sum of products; a kernel may add them in another order.
 """
@@ -49,6 +50,7 @@ class MergeProducts(Pass):
     name: ClassVar[str] = "merge-products"
 
     readers: str = "any"
+    max_elements: int = 0
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """True when products were merged."""
@@ -94,6 +96,9 @@ class MergeProducts(Pass):
 
     def _pays(self, branches: list[_Branch]) -> bool:
         if len(branches) < 2:
+            return False
+        size = sum(_elements(branch.node) for branch in branches)
+        if self.max_elements and size > self.max_elements:
             return False
         fewer = len(branches) * len(branches[0].nodes) > len(branches[0].nodes) + 1
         return fewer or self.readers == "attention"
@@ -154,6 +159,12 @@ def _gemm_branch(node: Node) -> _Branch | Refusal:
     if not plain or (bias is not None and not _is_row(bias, node)):
         return Refusal("it scales, transposes its input, or adds more than a constant row", node)
     return _Branch(node, bias, node)
+
+
+def _elements(node: Node) -> int:
+    weight = node.input(1)
+    assert weight is not None and weight.constant is not None
+    return weight.constant.numel
 
 
 def _columns(node: Node) -> int:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphopt.ir import Dim, Node, Value
+from graphopt.ir import Builder, Dim, Node, Value
 
-__all__ = ["before_repeat"]
+__all__ = ["before_repeat", "squeezed"]
 
 
 def before_repeat(value: Value, lead: tuple[Dim, ...]) -> Value | None:
     """``x`` [batch, heads, length, size] where ``value`` repeats each of its heads in place, to
-    leading axes ``lead`` or a regrouping of them.
+    leading axes ``lead`` or a regrouping of them; or with an axis of size 1 behind the heads.
 
     ``Expand``, ``Tile`` or ``Concat`` over an axis of size 1 behind the heads, with a ``Reshape``
     or without; or ``Gather`` along the heads. None where ``value`` is something else.
@@ -32,11 +32,28 @@ def before_repeat(value: Value, lead: tuple[Dim, ...]) -> Value | None:
         return None
     if lead != (batch, heads * wide.shape[2]) or value.shape[-2:] != (length, size):
         return None
-    if narrow.producer.op.name not in ("Unsqueeze", "Reshape"):
-        return None
     source = narrow.producer.input(0)
+    put_in = narrow.producer.op.name in ("Unsqueeze", "Reshape") and source is not None
     same = source is not None and source.shape == (batch, heads, length, size)
-    return source if same else None
+    return source if put_in and same else narrow
+
+
+def squeezed(op: Builder, value: Value) -> Value:
+    """Heads [batch, heads, 1, length, size] without the axis that was put in to repeat them."""
+    node = value.producer
+    inner = node.input(0) if node is not None and node.is_a("Transpose") else None
+    behind = None if inner is None else inner.producer
+    if node is not None and behind is not None and behind.is_a("Unsqueeze"):
+        source, axes = behind.input(0), behind.input(1)
+        perm = tuple(node.attr("perm") or ())
+        if axes is not None and axes.constant is not None and axes.constant.numel == 1 and perm:
+            axis = int(axes.constant.array.reshape(-1)[0]) % 5
+            if perm[2] == axis:
+                left = tuple(p - (p > axis) for p in perm if p != axis)
+                moved: Value = op.Transpose(source, perm=left)
+                return moved
+    result: Value = op.Squeeze(value, (2,))
+    return result
 
 
 def _before_expand(node: Node) -> Value | None:

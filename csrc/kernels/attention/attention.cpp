@@ -56,6 +56,7 @@ struct AttentionShape {
   int64_t keys = 0;
   int64_t size = 0;  // of a query and a key
   int64_t value_size = 0;
+  bool wide = false;  // values lie further apart than they are long
 
   // Query heads of a key head, and rows that share it: its query heads' queries, head by head.
   [[nodiscard]] int64_t share() const { return heads / key_heads; }
@@ -69,6 +70,8 @@ struct AttentionShape {
   }
   // So few rows that keys are read in place, row by row: packing them would take longer.
   [[nodiscard]] bool direct() const { return rows() <= 2; }
+  // Every tile of rows reads a block of values: rows far apart would share few lines of the cache.
+  [[nodiscard]] bool copies_values() const { return wide && !direct(); }
 };
 
 struct Views {
@@ -100,6 +103,7 @@ struct AttentionOptions {
 
 // Scratch memory of a worker, as offsets in floats.
 struct AttentionScratch {
+  int64_t values;
   int64_t scores;
   int64_t maximum;
   int64_t sum;
@@ -107,6 +111,8 @@ struct AttentionScratch {
 
   AttentionScratch(const AttentionShape& s, int64_t rows) {
     int64_t at = s.direct() ? 0 : s.block_keys() * s.size;  // packed keys first
+    values = at;
+    at += s.copies_values() ? s.block_keys() * s.value_size : 0;
     scores = at;
     at += rows * s.block_keys();
     maximum = at;
@@ -221,8 +227,17 @@ class AttentionRun {
         sum[r] = row.sum;
         if (row.correction != 1) attention_kernels().scale(y + y_steps.at(r), s_.value_size, row.correction);
       }
-      SmallProduct{scores,  score_steps,   rows, count, v + key * views_.v.row, views_.v.row, kPanel, true, y,
-                   y_steps, s_.value_size, 1,    true}
+      const float* values = v + key * views_.v.row;
+      int64_t value_step = views_.v.row;
+      if (s_.copies_values()) {
+        for (int64_t t = 0; t < count; ++t) {
+          std::copy_n(values + t * value_step, s_.value_size, scratch + parts.values + t * s_.value_size);
+        }
+        values = scratch + parts.values;
+        value_step = s_.value_size;
+      }
+      SmallProduct{scores, score_steps, rows,    count,         values, value_step, kPanel,
+                   true,   y,           y_steps, s_.value_size, 1,      true}
           .run();
     }
     for (int64_t r = 0; r < rows; ++r) finish_row(y + y_steps.at(r), sum[r]);
@@ -388,6 +403,7 @@ class AttentionKernel final : public Kernel {
     const bool flat_v = v.rank == 3;
     AttentionShape s{q.dim(0),  flat_q ? heads_ : q.dim(1), flat_k ? key_heads_ : k.dim(1), q.dim(-2),
                      k.dim(-2), flat_q ? size_ : q.dim(3),  flat_v ? value_size_ : v.dim(3)};
+    s.wide = flat_v && v.dim(2) != s.value_size;
     if (k.dim(0) != s.batch || v.dim(0) != s.batch || v.dim(-2) != s.keys || (!flat_v && v.dim(1) != s.key_heads) ||
         (flat_k ? size_ : k.dim(3)) != s.size) {
       throw Error("attention: the shapes of Q, K and V don't fit together");

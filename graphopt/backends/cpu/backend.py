@@ -29,10 +29,11 @@ __all__ = ["LEVELS", "CpuBackend"]
 # ISA levels of generated code by their short names.
 LEVELS = {"v2": "x86-64-v2", "v3": "x86-64-v3", "v4": "x86-64-v4"}
 
-# The attention kernel reads heads where they lie in the result of one product.
+# The attention kernel reads heads where they lie in the result of one product. A product with more
+# than 2 MiB of weights, which leave the cache, takes longer than its parts.
 _ATTENTION = (
     "simplify,fuse-rotary,fuse-attention,eliminate-dead,simplify,"
-    "merge-products{readers='attention'}"
+    "merge-products{readers='attention', max_elements=524288}"
 )
 
 
