@@ -149,7 +149,11 @@ def _infer_prelu(ctx: InferContext) -> Type:
 def _evaluate_prelu(ctx: EvalContext, x: Array, slope: Array) -> Array:
     wide, factor = computable(x), computable(slope)
     with np.errstate(all="ignore"):
-        return np.where(wide < 0, wide * factor, wide).astype(x.dtype)
+        result: Array = np.where(wide < 0, wide * factor, wide).astype(x.dtype)
+    # Broadcasting goes one way: a larger slope would make a result of another shape than X's.
+    if result.shape != x.shape:
+        raise ValueError(f"slope {list(slope.shape)} does not broadcast to X {list(x.shape)}")
+    return result
 
 
 register(

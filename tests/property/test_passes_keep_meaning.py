@@ -58,7 +58,9 @@ def _largest(graph: Graph) -> float:
 def _assert_close(graph: Graph, source: Graph, expected: Sequence[Any]) -> None:
     scale = _largest(source)
     for a, b in zip(run_seeded(graph, seed=1), expected, strict=True):
-        assert a.shape == b.shape and a.dtype == b.dtype
+        assert (a.shape, a.dtype) == (b.shape, b.dtype), (
+            f"from\n{print_graph(source)}to\n{print_graph(graph)}"
+        )
         np.testing.assert_allclose(a, b, rtol=0, atol=_UNIT * scale * max(1, a.size) ** 0.5)
 
 
