@@ -67,9 +67,9 @@ def _attention_flops(node: Node) -> Dim | None:
 
 # softmax(cap(scale * Q K^T) + mask) V over [batch, heads, length, size]; several query heads may
 # share a key head. cap(x) is softcap * tanh(x / softcap), x where softcap is 0. A mask of numbers
-# is added; where one of bools is false, the score is `fill`. `causal` hides key t from query s where
-# t > s + causal_offset. NaN weights read as 0 where `nan_rows_to_zero`. ONNX's Attention clears the
-# rows that its mask leaves no key, and no others.
+# is added; where one of bools is false, the score is `fill`. `causal` hides key t from query s
+# where t > s + causal_offset. NaN weights read as 0 where `nan_rows_to_zero`. ONNX's Attention
+# clears the rows that its mask leaves no key, and no others.
 ATTENTION = OpDef(
     "Attention",
     "graphopt",
