@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -43,9 +44,14 @@ def optimize(
 ) -> Graph:
     """A new graph after ``passes``: a level (O0, O1, O2, onnx), a pass or pipeline, or its text.
 
-    ``in_place`` changes ``graph`` itself, which saves the copy. Raises OptionError for a pass that
-    does not exist.
+    The level ``onnx`` builds only ops that ONNX has at the graph's opset, unless ``ctx`` says what
+    it accepts. ``in_place`` changes ``graph`` itself, which saves the copy. Raises OptionError for
+    a pass that does not exist.
     """
+    if passes == "onnx" and (ctx is None or ctx.accepts is None):
+        from graphopt.exporters.onnx_opset import acceptor
+
+        ctx = replace(ctx or PassContext(), accepts=acceptor(graph))
     if isinstance(passes, str):
         passes = level(passes) if passes in LEVELS else parse_pipeline(passes)
     with _few_collections():
