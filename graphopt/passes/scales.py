@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,8 +81,11 @@ def fits(value: Value, scale: Scale) -> bool:
     constant = value.constant
     if constant is None or constant.numel > _MAX_LOOK:
         return True
-    size = np.abs(constant.array)
-    largest = float(size[np.isfinite(size)].max(initial=0.0))
+    array = constant.read()
+    largest = max(float(np.max(array, initial=0.0)), -float(np.min(array, initial=0.0)))
+    if not math.isfinite(largest):  # also where a NaN hides how large the others are
+        size = np.abs(array)
+        largest = float(size[np.isfinite(size)].max(initial=0.0))
     return largest * float(np.abs(scale.numbers).max()) < _F32_MAX
 
 

@@ -180,3 +180,16 @@ def test_chains_of_products_share_nothing() -> None:
 def x_transposed(net: Net, x: str) -> str:
     result: str = net("Transpose", x, perm=[1, 0])
     return result
+
+
+@pytest.mark.parametrize(("k", "n"), [(1, 16), (7, 16), (1, 48), (33, 160)])
+@pytest.mark.parametrize("offset", [0, 2])
+def test_whole_panels_are_packed_as_the_kernel_packs_them(k: int, n: int, offset: int) -> None:
+    from graphopt import _native
+    from graphopt.backends.cpu.lower_dense import _columns
+
+    w = np.random.default_rng(0).standard_normal((k, n)).astype(np.float32)
+    raw = np.zeros(w.nbytes + offset, np.uint8)
+    raw[offset:] = w.reshape(-1).view(np.uint8)
+    lying = raw[offset:].view(np.float32).reshape(k, n)
+    assert _columns(lying).tobytes() == np.asarray(_native.pack_gemm(w)).tobytes()

@@ -45,6 +45,7 @@ __all__ = [
 Array = np.ndarray[Any, Any]
 Handler = Callable[[Builder, Node], Value | tuple[Value | None, ...] | None]
 
+_PANEL = 16  # columns that a micro-kernel takes at a time
 _MATMUL_TYPES = frozenset(
     {
         DType.F32, DType.F64, DType.F16, DType.BF16,
@@ -118,15 +119,26 @@ def packed(source: Value, size: int, layout: str, pack: Callable[[Array], Array]
     assert constant is not None
 
     def load() -> Array:
-        # Constants of a mapped file lie where the file has them, aligned or not.
-        return pack(np.require(constant.read(), requirements=("C", "A")))
+        return pack(constant.read())
 
     digest = hashlib.blake2b(f"{layout} {constant.digest}".encode(), digest_size=16).hexdigest()
     return Constant(None, type=TensorType(DType.F32, (size,)), load=load, digest=digest)
 
 
+def aligned(pack: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """A packing function of the runtime for any array: one of a mapped file lies where the file has
+    it."""
+    return lambda array: pack(np.require(array, requirements=("C", "A")))
+
+
+def _columns(w: Array) -> Array:
+    """Panels of 16 columns of a matrix that has no others: its 64-byte cells, transposed."""
+    cells = np.ascontiguousarray(w).view(f"V{_PANEL * w.itemsize}")
+    return np.ascontiguousarray(cells.T).reshape(-1).view(w.dtype)
+
+
 def _pad16(n: int) -> int:
-    return -(-n // 16) * 16
+    return -(-n // _PANEL) * _PANEL
 
 
 # ---- products ----
@@ -167,7 +179,9 @@ def _gemm_constant(
         w = w.T if transposed else w
         if scale != 1.0:
             w = w * np.float32(scale)
-        return _native.pack_gemm(np.ascontiguousarray(w))
+        if n % _PANEL == 0:
+            return _columns(w)
+        return _native.pack_gemm(np.require(w, requirements=("C", "A")))
 
     size = _pad16(n) * k
     layout = f"gemm{'.T' if transposed else ''} * {scale!r}"
@@ -318,7 +332,9 @@ def _packed_conv(w: Value, shape: tuple[int, ...], group: int) -> Constant:
 
     cout, cin_group, *kernel = shape
     size = _native.packed_conv_size(cout, cin_group, int(np.prod(kernel)), group)
-    return packed(w, size, f"conv / {group}", lambda array: _native.pack_conv(array, group))
+    return packed(
+        w, size, f"conv / {group}", aligned(lambda array: _native.pack_conv(array, group))
+    )
 
 
 def _conv_transpose(builder: Builder, node: Node) -> Value | None:
@@ -338,7 +354,10 @@ def _conv_transpose(builder: Builder, node: Node) -> Value | None:
     extra = tuple(node.attrs.get("output_padding") or (0,) * len(kernel))
     size = _native.packed_conv_transpose_size(cin, cout_group, int(np.prod(kernel)), group)
     weight = packed(
-        w, size, f"conv.T / {group}", lambda array: _native.pack_conv_transpose(array, group)
+        w,
+        size,
+        f"conv.T / {group}",
+        aligned(lambda array: _native.pack_conv_transpose(array, group)),
     )
     attrs = {
         **spatial_attrs(window), "group": group, "cin": cin, "cout": cout_group * group,

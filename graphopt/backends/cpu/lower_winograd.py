@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphopt.backends.cpu.lower_dense import (
+    aligned,
     call,
     channels_last_type,
     from_channels_last,
@@ -89,7 +90,7 @@ class Winograd(Rule):
         attrs = spatial_attrs(conv_window(x.shape[2:], shape[2:], node.attrs))
         attrs |= {"cin": cin, "cout": cout}
         size = _native.packed_winograd_size(cout, cin)
-        weight = packed(w, size, "winograd", _native.pack_winograd)
+        weight = packed(w, size, "winograd", aligned(_native.pack_winograd))
         operands = [
             to_channels_last(op, x),
             op.constant(weight, f"{w.name}.packed"),
