@@ -113,8 +113,11 @@ def _apply(
     _check_types(rule, root, values)
     around = {user for value in root.outputs for user in value.users}
     around.update(v.producer for v in root.inputs if v is not None and v.producer is not None)
+    read = {v for node in match.nodes for v in node.inputs if v is not None}
     graph.replace(root, values)
     _erase_unread(match.nodes[1:], around)
+    # Who is now the only reader of a value may match where sharing it was in the way.
+    around.update(user for v in read if v.use_count == 1 for user in v.users)
     for value in values:
         if value is not None and value.producer is not None and not value.producer.erased:
             around.add(value.producer)
