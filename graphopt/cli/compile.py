@@ -71,15 +71,11 @@ def compile_command(
 ) -> None:
     """Compile MODEL to an artifact that runs without ONNX, TVM or PyTorch."""
     import graphopt.compiler as compiler
+    from graphopt.backends.base import Target
 
-    if exact:
-        from graphopt.backends.base import Target
-
-        target = str(Target.parse(target).with_option("exact", "on"))
-    if exclude:
-        from graphopt.backends.base import Target
-
-        target = str(Target.parse(target).with_option("exclude", "+".join(exclude)))
+    for option, value in (("exact", "on" if exact else ""), ("exclude", "+".join(exclude or ()))):
+        if value:
+            target = str(Target.parse(target).with_option(option, value))
     path = output or model.with_suffix(".gopt")
     data = load_inputs(inputs) if inputs is not None else None
     shapes = parse_shapes(input_shape)

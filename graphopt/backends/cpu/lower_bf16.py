@@ -10,7 +10,6 @@ Lossy: an operand of a product keeps 8 bits of its 24. For ``precision=bf16`` on
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from graphopt.backends.cpu.lower_dense import packed
 from graphopt.backends.cpu.ops import DOMAIN, native
 from graphopt.errors import CompileError
-from graphopt.ir import Builder, Constant, DType, Graph, Node, TensorType, Value
+from graphopt.ir import Builder, DType, Graph, Node, Value
 from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, RulePass
 from graphopt.rewrite.numerics import Numerics, lossy
 
@@ -40,12 +40,12 @@ def _depth(node: Node) -> tuple[int, int]:
     return math.prod(node.attrs["kernel_shape"]), int(node.attrs["cin"])
 
 
-def pairs(packed: Array, repeats: int, depth: int) -> Array:
+def pairs(weights: Array, repeats: int, depth: int) -> Array:
     """Packed float32 weights as pairs of bfloat16, two neighbours along the depth in a uint32.
     Raises CompileError where a weight would become infinite."""
     import ml_dtypes
 
-    panels = packed.reshape(-1, repeats, depth, _PANEL)
+    panels = weights.reshape(-1, repeats, depth, _PANEL)
     if depth % 2:
         panels = np.concatenate([panels, np.zeros_like(panels[:, :, :1])], axis=2)
     with np.errstate(over="ignore"):
@@ -88,14 +88,9 @@ class RoundOperands(Rule):
         repeats, depth = _depth(node)
         weight = node.input(1)
         assert weight is not None and weight.constant is not None
-        source = weight.constant
-        size = source.numel // depth * ((depth + 1) // 2)
-        digest = hashlib.blake2b(f"bf16 {source.digest}".encode(), digest_size=16).hexdigest()
-        rounded = Constant(
-            None,
-            type=TensorType(DType.U32, (size,)),
-            load=lambda: pairs(source.read(), repeats, depth),
-            digest=digest,
+        size = weight.constant.numel // depth * ((depth + 1) // 2)
+        rounded = packed(
+            weight, size, "bf16", lambda array: pairs(array, repeats, depth), DType.U32
         )
         operands = list(node.inputs)
         operands[1] = op.constant(rounded, f"{weight.name}.bf16")

@@ -112,7 +112,13 @@ def view(builder: Builder, value: Value, shape: Sequence[Dim]) -> Value:
     return builder.call(VIEW, value, _types=[type], _name=value.name).output
 
 
-def packed(source: Value, size: int, layout: str, pack: Callable[[Array], Array]) -> Constant:
+def packed(
+    source: Value,
+    size: int,
+    layout: str,
+    pack: Callable[[Array], Array],
+    dtype: DType = DType.F32,
+) -> Constant:
     """The packed form of a constant, made when it is looked at. ``layout`` says how it is packed:
     equal sources in equal layouts are equal."""
     constant = source.constant
@@ -122,7 +128,7 @@ def packed(source: Value, size: int, layout: str, pack: Callable[[Array], Array]
         return pack(constant.read())
 
     digest = hashlib.blake2b(f"{layout} {constant.digest}".encode(), digest_size=16).hexdigest()
-    return Constant(None, type=TensorType(DType.F32, (size,)), load=load, digest=digest)
+    return Constant(None, type=TensorType(dtype, (size,)), load=load, digest=digest)
 
 
 def aligned(pack: Callable[[Array], Array]) -> Callable[[Array], Array]:
