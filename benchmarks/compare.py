@@ -41,11 +41,17 @@ class Measured:
 
     def ratio(self, peer: str) -> tuple[float, float, float]:
         """graphopt over ``peer``: ratio of medians, then the least and greatest of any round."""
-        mine, theirs = self.rounds["graphopt"], self.rounds[peer]
-        each = [
-            statistics.median(a) / statistics.median(b) for a, b in zip(mine, theirs, strict=True)
-        ]
+        each = self._each(peer)
         return self.median("graphopt") / self.median(peer), min(each), max(each)
+
+    def paired(self, peer: str) -> float:
+        """graphopt over ``peer``, median of the rounds' ratios: unlike the ratio of the medians it
+        does not move when the machine changes its pace between rounds."""
+        return statistics.median(self._each(peer))
+
+    def _each(self, peer: str) -> list[float]:
+        pairs = zip(self.rounds["graphopt"], self.rounds[peer], strict=True)
+        return [statistics.median(a) / statistics.median(b) for a, b in pairs]
 
     def lead(self) -> float | None:
         """Median of the fastest peer over graphopt's: above 1 graphopt is the fastest. None

@@ -13,6 +13,7 @@ import argparse
 import math
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -150,18 +151,19 @@ def _race(
         for index in range(args.rounds):
             turn = list(workers.items())
             for name, worker in turn if index % 2 == 0 else reversed(turn):
+                time.sleep(compare.REST_SECONDS)
                 worker.run(1)
                 times = worker.run(max(1, args.runs // args.rounds))
                 measured.rounds[name].append(times)
     record["ns"] = {name: measured.median(name) for name in files}
+    if "graphopt" in files:
+        record["ratio"] = {n: 1 / measured.paired(n) for n in files if n != "graphopt"}
 
 
 def _ratios(record: dict[str, Any], names: Sequence[str]) -> dict[str, float]:
     """How much faster our result runs than that of each peer."""
-    ns = record.get("ns", {})
-    if "graphopt" not in ns:
-        return {}
-    return {n: ns[n] / ns["graphopt"] for n in ("original", *names[1:]) if n in ns}
+    ratios: dict[str, float] = record.get("ratio", {})
+    return {n: ratios[n] for n in ("original", *names[1:]) if n in ratios}
 
 
 def _line(record: dict[str, Any], names: Sequence[str]) -> str:
@@ -197,7 +199,8 @@ def _print(records: Sequence[dict[str, Any]], names: Sequence[str], speed: bool)
     mean = [f"{math.exp(products[n] / counts[n]):.3f}" if counts[n] else "" for n in against]
     rows.append(["geometric mean", "", *mean])
     print(report.markdown(["model", "graphopt ms", *against], rows))
-    print("how many times as long the result of each peer takes in onnxruntime as ours")
+    print("how many times as long the result of each peer takes in onnxruntime as ours: the median")
+    print("over the rounds, as each round meets the machine in one state")
 
 
 if __name__ == "__main__":

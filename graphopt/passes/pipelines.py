@@ -30,11 +30,12 @@ LEVELS = {
         f"decompose-einsum,{_FUSE},sink-transposes)"
     ),
     # For other runtimes: composite ops stay whole, and no constant is left to every run. Products
-    # that are equal but for what folds into them are not to be merged before it does.
+    # that are equal but for what folds into them are not to be merged before it does; weights may
+    # be equal only after.
     "onnx": (
         f"fold-constants{{max_bytes={1 << 29}}},merge-weights,simplify,simplify-arithmetic,"
         f"fold-affine,repeat[4](fold-constants{{max_bytes={1 << 29}}},{_CLEAN},specialize-if,"
-        f"fold-affine,{_FUSE},sink-transposes)"
+        f"fold-affine,{_FUSE},sink-transposes),merge-weights"
     ),
 }
 
