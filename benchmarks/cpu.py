@@ -1,9 +1,10 @@
 """Speed at batch 1 beside its peers: ``python -m benchmarks.cpu [--models a,b] [--json out]``.
 
 The last column is the median of the fastest peer over graphopt's: above 1 graphopt is faster than
-all of them. Every engine runs in a process of its own on the same inputs and with the same number
-of threads; the processes take turns in blocks. Figures of one run compare with each other, not with
-another run's: a shared machine changes its speed, ratios hold.
+all of them. ``--precision bf16 --engines openvino-bf16`` compares both in bfloat16, ours at the
+error that the compiler's check allows. Every engine runs in a process of its own on the same inputs
+and with the same number of threads; the processes take turns in blocks. Figures of one run compare
+with each other, not with another run's: a shared machine changes its speed, ratios hold.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=90, help="measured runs an engine and model")
     parser.add_argument("--rounds", type=int, default=3, help="turns that the runs are split into")
+    parser.add_argument("--precision", default="fp32", help="of graphopt (default: %(default)s)")
     parser.add_argument("--case", type=int, default=0, help="which shape of a dynamic model")
     parser.add_argument("--artifacts", help="folder of compiled .gopt files to keep and reuse")
     parser.add_argument("--json", type=Path, help="write every figure here")
@@ -77,9 +79,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 def _one(name: str, peers: list[str], folder: Path, args: argparse.Namespace) -> compare.Measured:
     folder.mkdir(parents=True, exist_ok=True)
+    options = ["--no-verify"]
+    if args.precision != "fp32":  # the check decides which layers stay in float32
+        folder = folder / args.precision
+        folder.mkdir(exist_ok=True)
+        options = ["--precision", args.precision]
     artifact = folder / f"{name}.gopt"
     if not artifact.exists():
-        artifact, _ = compare.compile_model(name, folder, "--no-verify")
+        artifact, _ = compare.compile_model(name, folder, *options)
     return compare.measure(
         name,
         artifact,

@@ -15,7 +15,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Run = Callable[[Mapping[str, Array]], list[Array]]
 
 
-PACKAGES = {"oracle": "onnxruntime", "inductor": "torch"}
+PACKAGES = {"oracle": "onnxruntime", "inductor": "torch", "openvino-bf16": "openvino"}
 """Packages of the engines that are not named after theirs."""
 
 
@@ -69,17 +69,21 @@ def _oracle(file: Path, threads: int) -> Run:
     return _onnxruntime(file, threads, optimized=False)
 
 
-def _openvino(file: Path, threads: int) -> Run:
+def _openvino(file: Path, threads: int, precision: str = "f32") -> Run:
     import openvino
 
     config = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": precision,
     }
     compiled = openvino.Core().compile_model(file, "CPU", config)
     request = compiled.create_infer_request()
     return lambda feed: list(request.infer(dict(feed)).to_tuple())
+
+
+def _openvino_bf16(file: Path, threads: int) -> Run:
+    return _openvino(file, threads, "bf16")
 
 
 def _inductor(file: Path, threads: int) -> Run:
@@ -112,5 +116,6 @@ _ENGINES: dict[str, Callable[[Path, int], Run]] = {
     "onnxruntime": _onnxruntime,
     "oracle": _oracle,
     "openvino": _openvino,
+    "openvino-bf16": _openvino_bf16,
     "inductor": _inductor,
 }

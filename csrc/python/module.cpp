@@ -25,6 +25,17 @@ NB_MODULE(_native, m) {
         return names;
       },
       "The instruction-set levels that this machine can run, lowest first.");
+  m.def(
+      "extensions",
+      [] {
+        using graphopt::Extension;
+        std::vector<std::string> names;
+        for (Extension each : {Extension::kVnni, Extension::kBf16, Extension::kAmxInt8, Extension::kAmxBf16}) {
+          if (graphopt::cpu_has(each)) names.emplace_back(graphopt::extension_name(each));
+        }
+        return names;
+      },
+      "What kernels may use beside AVX-512, of avx512_vnni, avx512_bf16, amx_int8 and amx_bf16.");
   graphopt::python::bind_hash(m);
   graphopt::python::bind_kernels(m);
   graphopt::python::bind_program(m);

@@ -2,6 +2,7 @@
 
 #include <cpuid.h>
 #include <sched.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,7 +14,17 @@
 namespace graphopt {
 namespace {
 
-constexpr std::string_view kBf16 = "avx512_bf16";
+// What GRAPHOPT_MAX_ISA may say: a level and how many extensions.
+struct Cap {
+  std::string_view name;
+  Isa isa;
+  int extensions;
+};
+constexpr Cap kCaps[] = {
+    {"portable", Isa::kPortable, 0},  {"avx2", Isa::kAvx2, 0},          {"avx512", Isa::kAvx512, 0},
+    {"avx512_vnni", Isa::kAvx512, 1}, {"avx512_bf16", Isa::kAvx512, 2}, {"amx_int8", Isa::kAvx512, 3},
+    {"amx_bf16", Isa::kAvx512, 4},
+};
 
 constexpr bool bit(uint64_t word, int index) { return ((word >> index) & 1U) != 0; }
 
@@ -46,15 +57,48 @@ Isa detect() {
   return avx512 && (xcr0 & kZmmState) == kZmmState ? Isa::kAvx512 : Isa::kAvx2;
 }
 
-Isa capped() {
-  const Isa found = detect();
-  const char* cap = std::getenv("GRAPHOPT_MAX_ISA");
-  if (cap == nullptr || *cap == '\0') return found;
-  for (Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512}) {
-    if (isa_name(isa) == cap) return std::min(isa, found);
+// The last cap of the table where the environment says nothing.
+const Cap& cap() {
+  const char* wanted = std::getenv("GRAPHOPT_MAX_ISA");
+  if (wanted == nullptr || *wanted == '\0') return *std::rbegin(kCaps);
+  std::string names;
+  for (const Cap& each : kCaps) {
+    if (each.name == wanted) return each;
+    names += (names.empty() ? "" : ", ") + std::string(each.name);
   }
-  if (cap == kBf16) return found;
-  throw Error("GRAPHOPT_MAX_ISA is '" + std::string(cap) + "'; it must be portable, avx2, avx512 or avx512_bf16");
+  throw Error("GRAPHOPT_MAX_ISA is '" + std::string(wanted) + "'; it must be one of " + names);
+}
+
+// Registers of tiles are saved by the operating system only for a process that asked for them.
+bool may_use_tiles() {
+  constexpr uint64_t kTileState = uint64_t{3} << 17U;
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;
+  static const bool may =
+      (read_xcr0() & kTileState) == kTileState && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return may;
+}
+
+// Of a processor that has kAvx512.
+bool detect(Extension extension) {
+  uint32_t a = 0;
+  uint32_t b = 0;
+  uint32_t c = 0;
+  uint32_t d = 0;
+  const int leaf = extension == Extension::kBf16 ? 1 : 0;
+  if (__get_cpuid_count(7, static_cast<uint32_t>(leaf), &a, &b, &c, &d) == 0) return false;
+  const bool tiles = bit(d, 24);
+  switch (extension) {
+    case Extension::kVnni:
+      return bit(c, 11);
+    case Extension::kBf16:
+      return bit(a, 5);
+    case Extension::kAmxInt8:
+      return tiles && bit(d, 25) && may_use_tiles();
+    case Extension::kAmxBf16:
+      return tiles && bit(d, 22) && may_use_tiles();
+  }
+  return false;
 }
 
 size_t cache_size(int name, size_t fallback) {
@@ -65,21 +109,19 @@ size_t cache_size(int name, size_t fallback) {
 }  // namespace
 
 Isa cpu_isa() {
-  static const Isa isa = capped();
+  static const Isa isa = std::min(cap().isa, detect());
   return isa;
 }
 
-bool cpu_has_bf16() {
-  static const bool has = [] {
-    const char* cap = std::getenv("GRAPHOPT_MAX_ISA");
-    if (cpu_isa() < Isa::kAvx512 || (cap != nullptr && *cap != '\0' && cap != kBf16)) return false;
-    uint32_t a = 0;
-    uint32_t b = 0;
-    uint32_t c = 0;
-    uint32_t d = 0;
-    return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && bit(a, 5);
-  }();
-  return has;
+bool cpu_has(Extension extension) {
+  static const int most = cpu_isa() == Isa::kAvx512 ? cap().extensions : 0;
+  const int index = static_cast<int>(extension);
+  if (index >= most) return false;
+  // In turn, and AMX last: a process that computes in float32 alone doesn't ask for it.
+  for (int i = 0; i <= index; ++i) {
+    if (!detect(static_cast<Extension>(i))) return false;
+  }
+  return true;
 }
 
 std::vector<Isa> cpu_isa_levels() {
@@ -100,6 +142,10 @@ std::string_view isa_name(Isa isa) {
       return "avx512";
   }
   return "unknown";
+}
+
+std::string_view extension_name(Extension extension) {
+  return kCaps[static_cast<int>(Isa::kAvx512) + 1 + static_cast<int>(extension)].name;
 }
 
 CacheSizes cache_sizes() {

@@ -38,7 +38,7 @@ class ConvKernel final : public Kernel {
     if (depthwise_) return 0;
     const ConvGeometry g = geometry(operand(inputs, 0), operand(outputs, 0));
     const size_t scratch = gemm_scratch_bytes(shape(g)) * static_cast<size_t>(threads);
-    const size_t pairs = bf16_ ? pairs_bytes(positions(g), cin_) : 0;
+    const size_t pairs = rounds_first() ? pairs_bytes(positions(g), cin_) : 0;
     return pairs + (is_plain(g) ? 0 : zeros_bytes(g)) + scratch;
   }
 
@@ -64,12 +64,11 @@ class ConvKernel final : public Kernel {
     const int64_t cout = cout_ / group_;
     auto* workspace = static_cast<std::byte*>(args.workspace);
     const float* values = x.ptr<float>();
-    if (bf16_) {
+    if (rounds_first()) {
       values = round_to_pairs(values, positions(g), cin_, workspace, args.parallel);
       workspace += pairs_bytes(positions(g), cin_);
     }
     const auto describe = [&](int64_t group, GemmOperands& operands) {
-      operands.pairs = bf16_;
       operands.b_panel = shape.k() * kPanel;
       operands.b = static_cast<const float*>(w.data) + group * shape.panels() * operands.b_panel;
       operands.c = y.ptr<float>() + group * cout;
@@ -85,7 +84,7 @@ class ConvKernel final : public Kernel {
       return;
     }
     auto* zeros = reinterpret_cast<float*>(workspace);
-    std::fill_n(zeros, g.depth(), 0.0F);
+    std::fill_n(zeros, zeros_bytes(g) / sizeof(float), 0.0F);
     run_gemms<ConvRows>(shape, epilogue_, group_, args.parallel, workspace + zeros_bytes(g),
                         [&](int64_t group, GemmOperands& operands, ConvRows& rows) {
                           describe(group, operands);
@@ -102,7 +101,7 @@ class ConvKernel final : public Kernel {
     g.batch = x.dim(0);
     g.in = spatial_dims(x, 1, window_.rank);
     g.out = spatial_dims(y, 1, window_.rank);
-    g.channels = bf16_ ? pairs_step(cin_) : cin_;
+    g.channels = rounds_first() ? pairs_step(cin_) : cin_;
     g.window_channels = bf16_ ? pairs_of(cin_) : cin_ / group_;
     g.out_channels = cout_;
     g.merged = !bf16_ && group_ == 1 && cin_ < kFewChannels && window_.kernel[2] > 1 && window_.dilation[2] == 1;
@@ -125,14 +124,21 @@ class ConvKernel final : public Kernel {
     shape.n = cout_ / group_;
     shape.segments = g.segments();
     shape.depth = g.depth();
+    shape.pairs = bf16_;
+    shape.rounded = bf16_ && !rounds_first() ? cin_ : 0;
     if (g.merged && (window_.begin[2] != 0 || window_.end[2] != 0)) shape.spare_floats = shape.k();
     shape.copy_rows = !bf16_ && shape.segments == 1 && !g.merged &&
                       rows_collide(cin_ * (is_plain(g) ? 1 : window_.stride[2])) && shape.m > 4 && shape.panels() >= 8;
     return shape;
   }
 
-  static size_t zeros_bytes(const ConvGeometry& g) {
-    return (static_cast<size_t>(g.depth()) * sizeof(float) + 63) / 64 * 64;
+  // Whether X is rounded before the product, since windows share positions; else rows are, as they are read.
+  [[nodiscard]] bool rounds_first() const { return bf16_ && window_.taps() > 1; }
+
+  // As many as a segment of a window reads.
+  [[nodiscard]] size_t zeros_bytes(const ConvGeometry& g) const {
+    const int64_t count = std::max(g.depth(), bf16_ ? cin_ : 0);
+    return (static_cast<size_t>(count) * sizeof(float) + 63) / 64 * 64;
   }
 
   void check(const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& residual, const Tensor& y) const {

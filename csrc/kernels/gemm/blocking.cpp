@@ -1,8 +1,6 @@
 #include <cmath>
-#include <cstring>
 #include <limits>
 
-#include "kernels/gemm/dispatch.h"
 #include "kernels/gemm/driver.h"
 #include "runtime/cpu.h"
 
@@ -13,7 +11,7 @@ namespace {
 // small part of L2 and C is visited rarely. A constant, so that sums don't depend on the machine.
 constexpr int64_t kBlockK = 1024;
 // The pointers to a block's rows must not crowd the rows themselves out of L2.
-constexpr int64_t kTableBytes = 64 << 10;
+constexpr int64_t kTableBytes = 85 << 10;
 constexpr int64_t kMaxBlockRows = 576;
 constexpr int64_t kFloat = static_cast<int64_t>(sizeof(float));
 // Multiply-adds that take about as long as waking a thread.
@@ -21,32 +19,24 @@ constexpr int64_t kWorthAThread = 100'000;
 // And a part of which half is still long against handing it out.
 constexpr double kWorthHalving = 4e6;
 
+// And how many times as fast tile registers are.
+constexpr int64_t kTileSpeed = 8;
+
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// Rows that the tables of a block of `rows` rows have room for, whatever its tiles.
+int64_t table_rows(int64_t rows) {
+  const GemmKernels& kernels = gemm_kernels();
+  const int64_t tiles = divide_up(rows, kernels.max_rows[kernels.main_panels - 1]);
+  return std::max(tiles * kTableRows, divide_up(rows, kTileRows) * kTileRows);
+}
+
+int64_t worth_a_thread(const GemmShape& shape) {
+  const bool tiles = shape.pairs && tile_registers(Extension::kAmxBf16) != nullptr;
+  return tiles ? kTileSpeed * kWorthAThread : kWorthAThread;
+}
+
 }  // namespace
-
-const GemmKernels& gemm_kernels(Isa isa) {
-  switch (isa) {
-#define GRAPHOPT_GEMM_KERNELS(level, suffix) \
-  case Isa::level:                           \
-    return gemm_kernels_##suffix;
-#include "kernels/gemm/kernels.inc"
-#undef GRAPHOPT_GEMM_KERNELS
-  }
-  return gemm_kernels_portable;
-}
-
-const GemmKernels& gemm_kernels() {
-  static const GemmKernels kernels = [] {
-    GemmKernels found = gemm_kernels(cpu_isa());
-    if (cpu_has_bf16()) {
-      std::memcpy(found.pairs, gemm_kernels_avx512_bf16.pairs, sizeof found.pairs);
-      found.round = gemm_kernels_avx512_bf16.round;
-    }
-    return found;
-  }();
-  return kernels;
-}
 
 GemmBlocking gemm_blocking(const GemmShape& shape) {
   const CacheSizes caches = cache_sizes();
@@ -74,16 +64,15 @@ GemmBlocking gemm_blocking(const GemmShape& shape) {
 }
 
 GemmScratch gemm_scratch(const GemmShape& shape, const GemmBlocking& blocking) {
-  const GemmKernels& kernels = gemm_kernels();
-  const int64_t slots = divide_up(blocking.rows, kernels.max_rows[kernels.main_panels - 1]) * kTableRows;
-  const int64_t spare = shape.copy_rows ? gemm_copy_step(blocking.depth) : shape.spare_floats;
+  const int64_t slots = table_rows(blocking.rows);
+  const int64_t spare = shape.copies() ? gemm_copy_step(blocking.depth) : shape.spare_floats;
   constexpr int64_t kPointer = static_cast<int64_t>(sizeof(float*));
   int64_t at = divide_up(spare * blocking.rows * kFloat, 64) * 64;
   GemmScratch parts{};
   parts.table = static_cast<size_t>(at);
   at += slots * shape.segments * kPointer;
   parts.originals = static_cast<size_t>(at);
-  if (shape.copy_rows) at += slots * kPointer;
+  if (shape.copies()) at += slots * kPointer;
   parts.c_rows = static_cast<size_t>(at);
   at += slots * static_cast<int64_t>(sizeof(int64_t));
   // A line between workers' memories, against false sharing.
@@ -96,7 +85,7 @@ size_t gemm_scratch_bytes(const GemmShape& shape) { return gemm_scratch(shape, g
 GemmGrid gemm_grid(const GemmShape& shape, int64_t problems, int threads) {
   const auto work = static_cast<double>(shape.m) * static_cast<double>(shape.panels() * kPanel) *
                     static_cast<double>(std::max<int64_t>(shape.k(), 1));
-  const int64_t worth = static_cast<int64_t>(std::min(work / static_cast<double>(kWorthAThread), 1e6));
+  const int64_t worth = static_cast<int64_t>(std::min(work / static_cast<double>(worth_a_thread(shape)), 1e6));
   const int64_t wanted = std::min<int64_t>(divide_up(threads, problems), worth);
   GemmGrid best;
   if (wanted <= 1 || (problems >= threads && problems % threads == 0) || problems >= 4 * threads) return best;
@@ -134,7 +123,7 @@ GemmGrid gemm_grid(const GemmShape& shape, int64_t problems, int threads) {
 int64_t gemm_grain(const GemmShape& shape, int64_t tasks, int64_t parts) {
   const double work = static_cast<double>(shape.m) * static_cast<double>(shape.panels() * kPanel) *
                       static_cast<double>(std::max<int64_t>(shape.k(), 1)) / static_cast<double>(parts);
-  const double grain = std::ceil(static_cast<double>(kWorthAThread) / work);
+  const double grain = std::ceil(static_cast<double>(worth_a_thread(shape)) / work);
   return std::min(tasks, static_cast<int64_t>(std::max(grain, 1.0)));
 }
 

@@ -7,11 +7,9 @@
 namespace graphopt {
 
 #define GRAPHOPT_GEMM_KERNELS(level, suffix) extern const GemmKernels gemm_kernels_##suffix;
+// Of these only `pairs` and `round` are complete.
+#define GRAPHOPT_GEMM_PAIRS(extension, suffix) extern const GemmKernels gemm_kernels_##suffix;
 #include "kernels/gemm/kernels.inc"
-#undef GRAPHOPT_GEMM_KERNELS
-
-// For the products of bfloat16 pairs; only `pairs` and `round` are complete.
-extern const GemmKernels gemm_kernels_avx512_bf16;
 
 // Of one level, which the processor must have.
 const GemmKernels& gemm_kernels(Isa isa);

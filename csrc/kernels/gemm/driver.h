@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "kernels/dense/epilogue.h"
+#include "kernels/gemm/amx.h"
 #include "kernels/gemm/tile.h"
 
 namespace graphopt {
@@ -25,6 +26,11 @@ struct GemmShape {
   int64_t depth = 0;         // K = segments * depth
   int64_t spare_floats = 0;  // per row, that Rows::fill may take
   bool copy_rows = false;    // rows collide in the cache: work on a copy (one segment, no spare_floats)
+  bool pairs = false;        // A and B hold bfloat16 pairs; K counts pairs
+  // A's rows hold so many float32 numbers: work on a copy that is rounded to pairs (one segment, no spare_floats). 0:
+  // A holds pairs already.
+  int64_t rounded = 0;
+  [[nodiscard]] bool copies() const { return copy_rows || rounded > 0; }
   [[nodiscard]] int64_t k() const { return segments * depth; }
   [[nodiscard]] int64_t panels() const { return (n + kPanel - 1) / kPanel; }
 };
@@ -35,7 +41,6 @@ struct GemmOperands {
   int64_t b_step = kPanel;
   int64_t b_panel = 0;
   bool direct = false;
-  bool pairs = false;  // A and B hold bfloat16 pairs; K counts pairs
   float* c = nullptr;
   const float* bias = nullptr;
   const float* residual = nullptr;
@@ -94,8 +99,10 @@ template <class Rows>
 class GemmTask {
  public:
   GemmTask(const GemmShape& shape, const GemmBlocking& blocking, const GemmOperands& operands, const Epilogue& epilogue,
-           Rows& rows, void* scratch)
+           Rows& rows, void* scratch, TileScope* tiles = nullptr)
       : kernels_(gemm_kernels()),
+        registers_(tiles != nullptr ? tiles->registers() : nullptr),
+        tile_scope_(tiles),
         shape_(shape),
         operands_(operands),
         epilogue_(epilogue),
@@ -128,10 +135,14 @@ class GemmTask {
     height_ = count / tiles_;
     higher_ = count % tiles_;
     float* spare = spare_;
-    const float** table = shape_.copy_rows ? originals_ : table_;
+    const float** table = shape_.copies() ? originals_ : table_;
     int64_t row = m.begin;
     for (int64_t i = 0; i < tiles_; row += height(i++)) {
-      rows_.fill(row, height(i), table + i * kTableRows * shape_.segments, c_rows_ + i * kTableRows, spare);
+      for (int64_t done = 0; done < height(i); done += kTableRows) {
+        const int64_t block = i * table_blocks_ + done / kTableRows;
+        rows_.fill(row + done, std::min<int64_t>(height(i) - done, kTableRows),
+                   table + block * kTableRows * shape_.segments, c_rows_ + block * kTableRows, spare);
+      }
     }
     if (blocking_.depth < shape_.depth) {
       for (int64_t s = 0; s < shape_.segments; ++s) {
@@ -153,12 +164,19 @@ class GemmTask {
   [[nodiscard]] int64_t height(int64_t tile) const { return height_ + (tile < higher_ ? 1 : 0); }
 
   void choose_tile(int64_t count) {
-    tile_panels_ = tile_panels(kernels_, count, operands_.direct);
-    tile_rows_ = kernels_.max_rows[tile_panels_ - 1];
+    if (registers_ != nullptr) {
+      tile_panels_ = count <= kFewTileRows ? kFewTilePanels : kTilePanels;
+      tile_rows_ = count <= kFewTileRows ? kFewTileRows : kTileRows;
+    } else {
+      tile_panels_ = tile_panels(kernels_, count, operands_.direct);
+      tile_rows_ = kernels_.max_rows[tile_panels_ - 1];
+    }
+    table_blocks_ = (tile_rows_ + kTableRows - 1) / kTableRows;
   }
 
   void run_block(int64_t segment, int64_t segments, int64_t depth_begin, int64_t depth) {
     Tile tile{};
+    tile.a_block = kTableRows * shape_.segments;
     tile.segments = segments;
     tile.depth = depth;
     tile.a_offset = depth_begin;
@@ -176,7 +194,7 @@ class GemmTask {
     if (!epilogue_.is_clamp() && epilogue_.residual_after) tile.residual = nullptr;
     b_offset_ = (segment * shape_.depth + depth_begin) * operands_.b_step;
     if (operands_.b_segments != nullptr) b_offset_ = depth_begin * operands_.b_step;
-    if (shape_.copy_rows) copy_block(depth_begin, depth, tile);
+    if (shape_.copies()) copy_block(depth_begin, depth, tile);
 
     if (blocking_.rows_outer) {
       for (int64_t i = 0; i < tiles_; ++i) {
@@ -193,17 +211,21 @@ class GemmTask {
     const int64_t rows = height(index);
     const int64_t panels = std::min(tile_panels_, panels_.end - panel);
     const int64_t column = panel * kPanel;
-    tile.a_rows = table_ + (index * shape_.segments + segment) * kTableRows;
-    tile.c_rows = c_rows_ + index * kTableRows;
+    tile.a_rows = table_ + (index * table_blocks_ * shape_.segments + segment) * kTableRows;
+    tile.c_rows = c_rows_ + index * table_blocks_ * kTableRows;
     tile.b = operands_.b + panel * operands_.b_panel + b_offset_;
     tile.c = operands_.c + column;
     tile.columns = std::min(panels * kPanel, shape_.n - column);
     tile.bias = operands_.bias == nullptr ? nullptr : operands_.bias + column;
     const float* residual = tile.residual;
     if (residual != nullptr) tile.residual = residual + column;
-    const auto& packed = operands_.pairs ? kernels_.pairs : kernels_.packed;
-    const auto& variants = operands_.direct ? kernels_.direct : packed;
-    variants[panels - 1][rows - 1](tile);
+    if (registers_ != nullptr) {
+      registers_->pairs(tile, static_cast<int>(rows), static_cast<int>(panels), tile_scope_->state());
+    } else {
+      const auto& packed = shape_.pairs ? kernels_.pairs : kernels_.packed;
+      const auto& variants = operands_.direct ? kernels_.direct : packed;
+      variants[panels - 1][rows - 1](tile);
+    }
     tile.residual = residual;
     if (tile.finish && !epilogue_.is_clamp()) {
       const bool add = epilogue_.residual_after && operands_.residual != nullptr;
@@ -212,13 +234,20 @@ class GemmTask {
     }
   }
 
-  // Moves this block's part of every row to a compact copy whose row length is no multiple of a page.
+  // Moves this block's part of every row to a compact copy, which is rounded where that is wanted and whose row
+  // length is no multiple of a page.
   void copy_block(int64_t depth_begin, int64_t depth, Tile& tile) {
     const int64_t step = gemm_copy_step(depth);
+    const int64_t columns = std::min(2 * depth, shape_.rounded - 2 * depth_begin);
     float* to = spare_;
     for (int64_t i = 0; i < tiles_; ++i) {
-      for (int64_t r = i * kTableRows; r < i * kTableRows + height(i); ++r, to += step) {
-        std::memcpy(to, originals_[r] + depth_begin, static_cast<size_t>(depth) * sizeof(float));
+      const int64_t first = i * table_blocks_ * kTableRows;
+      for (int64_t r = first; r < first + height(i); ++r, to += step) {
+        if (shape_.rounded > 0) {
+          kernels_.round(originals_[r] + 2 * depth_begin, 0, 1, columns, reinterpret_cast<uint32_t*>(to), 0);
+        } else {
+          std::memcpy(to, originals_[r] + depth_begin, static_cast<size_t>(depth) * sizeof(float));
+        }
         table_[r] = to;
       }
     }
@@ -226,6 +255,8 @@ class GemmTask {
   }
 
   const GemmKernels& kernels_;
+  const TileRegisters* registers_;  // null: the kernels above
+  TileScope* tile_scope_;
   const GemmShape& shape_;
   const GemmOperands& operands_;
   const Epilogue& epilogue_;
@@ -238,6 +269,7 @@ class GemmTask {
   Range panels_{};
   int64_t tile_panels_ = 1;
   int64_t tile_rows_ = 1;
+  int64_t table_blocks_ = 1;  // tables of rows of a tile
   int64_t tiles_ = 0;
   int64_t height_ = 0;
   int64_t higher_ = 0;
@@ -255,13 +287,15 @@ void run_gemms(const GemmShape& shape, const Epilogue& epilogue, int64_t problem
   const GemmBlocking blocking = gemm_blocking(shape);
   const size_t scratch_bytes = gemm_scratch(shape, blocking).bytes;
   const int64_t parts = grid.m * grid.n;
+  const TileRegisters* registers = shape.pairs ? tile_registers(Extension::kAmxBf16) : nullptr;
   auto body = [&](int64_t begin, int64_t end, int worker) {
+    TileScope tiles(registers);
     for (int64_t i = begin; i < end; ++i) {
       GemmOperands operands;
       Rows rows;
       make(i / parts, operands, rows);
       GemmTask<Rows> task(shape, blocking, operands, epilogue, rows,
-                          static_cast<std::byte*>(scratch) + scratch_bytes * static_cast<size_t>(worker));
+                          static_cast<std::byte*>(scratch) + scratch_bytes * static_cast<size_t>(worker), &tiles);
       task.run(part_of(shape.m, grid.m, i % parts / grid.n), part_of(shape.panels(), grid.n, i % grid.n, unit));
     }
   };

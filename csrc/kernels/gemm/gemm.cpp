@@ -17,8 +17,7 @@ class GemmKernel final : public Kernel {
 
   [[nodiscard]] size_t workspace_bytes(std::span<const Tensor> inputs, std::span<const Tensor> /*outputs*/,
                                        int threads) const override {
-    const GemmShape shape = this->shape(operand(inputs, 0));
-    return (bf16_ ? pairs_bytes(shape.m, k_) : 0) + gemm_scratch_bytes(shape) * static_cast<size_t>(threads);
+    return gemm_scratch_bytes(shape(operand(inputs, 0))) * static_cast<size_t>(threads);
   }
 
   void run(KernelArgs& args) const override {
@@ -36,21 +35,14 @@ class GemmKernel final : public Kernel {
       throw Error("gemm: W isn't packed for k and n");
     if (bias.present() && bias.numel() != n_) throw Error("gemm: bias must hold n values");
     if (residual.present() && residual.numel() != y.numel()) throw Error("gemm: residual must be as large as Y");
-    DenseRows left{a.ptr<float>(), k_, n_};
-    auto* workspace = static_cast<std::byte*>(args.workspace);
-    if (bf16_) {
-      left = {round_to_pairs(left.a, shape.m, k_, workspace, args.parallel), pairs_step(k_), n_};
-      workspace += pairs_bytes(shape.m, k_);
-    }
-    run_gemms<DenseRows>(shape, epilogue_, 1, args.parallel, workspace,
+    run_gemms<DenseRows>(shape, epilogue_, 1, args.parallel, args.workspace,
                          [&](int64_t, GemmOperands& operands, DenseRows& rows) {
-                           operands.pairs = bf16_;
                            operands.b = static_cast<const float*>(w.data);
                            operands.b_panel = shape.depth * kPanel;
                            operands.c = y.ptr<float>();
                            operands.bias = data_or_null(bias);
                            operands.residual = data_or_null(residual);
-                           rows = left;
+                           rows = {a.ptr<float>(), k_, n_};
                          });
   }
 
@@ -61,6 +53,8 @@ class GemmKernel final : public Kernel {
     for (int axis = 0; axis + 1 < a.rank; ++axis) shape.m *= a.dim(axis);
     shape.n = n_;
     shape.depth = bf16_ ? pairs_of(k_) : k_;
+    shape.pairs = bf16_;
+    shape.rounded = bf16_ ? k_ : 0;
     // A copy pays when several tiles of columns read it.
     shape.copy_rows = !bf16_ && rows_collide(k_) && shape.m > 4 && shape.panels() >= 8;
     return shape;

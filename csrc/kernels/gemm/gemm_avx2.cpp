@@ -4,6 +4,7 @@
 // Built on them.
 #include "kernels/dense/activation_impl.h"
 #include "kernels/gemm/dot_impl.h"
+#include "kernels/gemm/round_impl.h"
 #include "kernels/gemm/tile_impl.h"
 #include "kernels/gemm/transpose_impl.h"
 

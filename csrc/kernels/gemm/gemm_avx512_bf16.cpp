@@ -1,5 +1,6 @@
 #include "kernels/dense/simd_avx512.h"
 // The vectors come first.
+#include "kernels/gemm/round_impl.h"
 #include "kernels/gemm/tile_impl.h"
 
 namespace graphopt {

@@ -17,12 +17,13 @@
 namespace graphopt {
 
 inline constexpr int kPanel = 16;           // columns of a panel of B
-inline constexpr int kTableRows = 12;       // pointers a segment has in a row table
+inline constexpr int kTableRows = 16;       // pointers a segment has in a row table
 inline constexpr int kMaxPanels = 4;        // panels of the widest tile
 inline constexpr int kMaxDirectPanels = 2;  // and of the widest one that reads B in place
 
 struct Tile {
   const float* const* a_rows;
+  int64_t a_block;  // kernels of tile registers only (amx.h)
   int64_t segments;
   int64_t depth;
   int64_t a_offset;

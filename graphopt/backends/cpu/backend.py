@@ -43,6 +43,7 @@ class CpuBackend(Backend):
     name: ClassVar[str] = "cpu"
     summary: ClassVar[str] = "x86-64, AVX2 and AVX-512: own kernels and generated code"
     options: ClassVar[Mapping[str, str]] = {
+        "amx": "on or off: whether precision=bf16 is for processors with AMX (default as this one)",
         "exact": "on leaves out algorithms that round more than a plain sum does (default off)",
         "exclude": "source nodes that precision=bf16 leaves in float32, joined by '+'",
         "levels": "ISA levels of generated code, joined by '+' (v2, v3, v4; default v3+v4)",
@@ -78,6 +79,13 @@ class CpuBackend(Backend):
             raise OptionError(f"option '{name}' of target '{self.name}' is {wanted}, not '{found}'")
         return found
 
+    def _amx(self, target: Target) -> bool:
+        """Whether to choose for AMX, where sums of bfloat16 are faster than Winograd in float32."""
+        from graphopt import _native
+
+        here = "on" if "amx_bf16" in _native.extensions() else "off"
+        return self._choice(target, "amx", (here, "off" if here == "on" else "on")) == "on"
+
     def supports(self, node: Node, target: Target) -> Refusal | None:
         """Asks by lowering a graph of this node alone."""
         if node.op.domain == DOMAIN or node.is_a("If") or node.op.name in CONTROL_FLOW:
@@ -107,7 +115,7 @@ class CpuBackend(Backend):
             *parse_pipeline(_ATTENTION).passes,
             LowerRotary(),
             LowerAttention(),
-            *(() if exact else (LowerWinograd(),)),
+            *(() if exact or (bf16 and self._amx(target)) else (LowerWinograd(),)),
             LowerRecurrent(),
             LowerDense(),
             *((LowerBf16(exclude),) if bf16 else ()),

@@ -1,0 +1,96 @@
+// Cases of gemm and conv on bfloat16 pairs against the same steps in float32 on rounded operands.
+#pragma once
+
+#include <bit>
+
+#include "kernels/conv/pack.h"
+#include "kernels/gemm/driver.h"
+#include "kernels/gemm/pack.h"
+#include "kernels_dense.h"
+
+namespace graphopt::test {
+
+using Ints = std::vector<int64_t>;
+
+inline uint32_t round_bits(float x) {
+  uint32_t out = 0;
+  gemm_kernels().round(&x, 1, 1, 1, &out, 1);
+  return out;
+}
+
+inline float as_float(uint32_t bits) { return std::bit_cast<float>(bits); }
+
+inline std::vector<float> rounded(std::vector<float> values) {
+  for (float& x : values) x = as_float(round_bits(x) << 16U);
+  return values;
+}
+
+// Pairs along the axis of `size` in [outer][size][inner]; an odd last one is paired with zero.
+inline std::vector<float> pairs_along(const std::vector<float>& values, int64_t outer, int64_t size, int64_t inner) {
+  std::vector<float> out;
+  for (int64_t o = 0; o < outer; ++o) {
+    for (int64_t i = 0; i < size; i += 2) {
+      for (int64_t j = 0; j < inner; ++j) {
+        const auto at = static_cast<size_t>((o * size + i) * inner + j);
+        const uint32_t high = i + 1 < size ? round_bits(values[at + static_cast<size_t>(inner)]) : 0;
+        out.push_back(as_float(round_bits(values[at]) | high << 16U));
+      }
+    }
+  }
+  return out;
+}
+
+inline Operand packed_pairs(const std::vector<float>& packed) {
+  return make_operand(DType::kU32, {static_cast<int64_t>(packed.size())}, packed);
+}
+
+inline void check_pairs_gemm(int64_t m, int64_t k, int64_t n, const std::string& activation, bool residual) {
+  Attrs attrs;
+  attrs.set("k", k);
+  attrs.set("n", n);
+  attrs.set("activation", activation);
+  Random random(static_cast<uint64_t>(m + 100 * k + 10000 * n));
+  const auto a = random.floats(m * k);
+  const auto w = random.floats(k * n);
+  const Operand bias = f32({n}, random.floats(n));
+  const Operand rest = residual ? f32({m, n}, random.floats(m * n)) : Operand{};
+  std::vector<float> packed(packed_gemm_size(k, n));
+  pack_gemm(rounded(w).data(), k, n, packed.data());
+  const Operand plain = f32({static_cast<int64_t>(packed.size())}, packed);
+  const auto want = run_everywhere("gemm", attrs, {f32({m, k}, rounded(a)), plain, bias, rest}, {m, n});
+  attrs.set("bf16", int64_t{1});
+  packed.resize(packed_gemm_size((k + 1) / 2, n));
+  pack_gemm(pairs_along(w, 1, k, n).data(), (k + 1) / 2, n, packed.data());
+  const auto got = run_everywhere("gemm", attrs, {f32({m, k}, a), packed_pairs(packed), bias, rest}, {m, n});
+  CHECK(relative_error(got, {want.begin(), want.end()}) <= kTolerance);
+}
+
+inline void check_pairs_conv(int64_t size, int64_t cin, int64_t cout, int64_t kernel, int64_t stride, int64_t pad) {
+  Attrs attrs;
+  attrs.set("kernel_shape", Ints{kernel, kernel});
+  attrs.set("strides", Ints{stride, stride});
+  attrs.set("pads", Ints{pad, pad, pad, pad});
+  attrs.set("cin", cin);
+  attrs.set("cout", cout);
+  attrs.set("activation", std::string("relu"));
+  const int64_t taps = kernel * kernel;
+  const int64_t out = (size + 2 * pad - kernel) / stride + 1;
+  const Ints x_shape{2, size, size, cin};
+  const Ints y_shape{2, out, out, cout};
+  Random random(static_cast<uint64_t>(size + 100 * cin + 10000 * cout));
+  const auto x = random.floats(2 * size * size * cin);
+  const auto w = random.floats(cout * cin * taps);
+  const Operand bias = f32({cout}, random.floats(cout));
+  std::vector<float> packed(packed_conv_size(cout, cin, taps, 1));
+  pack_conv(rounded(w).data(), cout, cin, taps, 1, packed.data());
+  const Operand plain = f32({static_cast<int64_t>(packed.size())}, packed);
+  const auto want = run_everywhere("conv", attrs, {f32(x_shape, rounded(x)), plain, bias}, y_shape);
+  attrs.set("bf16", int64_t{1});
+  const int64_t half = (cin + 1) / 2;
+  packed.resize(packed_conv_size(cout, half, taps, 1));
+  pack_conv(pairs_along(w, cout, cin, taps).data(), cout, half, taps, 1, packed.data());
+  const auto got = run_everywhere("conv", attrs, {f32(x_shape, x), packed_pairs(packed), bias}, y_shape);
+  CHECK(relative_error(got, {want.begin(), want.end()}) <= kTolerance);
+}
+
+}  // namespace graphopt::test
