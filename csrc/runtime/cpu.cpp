@@ -101,6 +101,14 @@ bool detect(Extension extension) {
   return false;
 }
 
+constexpr int kVectorExtensions = static_cast<int>(Extension::kAmxInt8);  // those before AMX
+
+// How many the processor has, of which the first `begin` are known, up to the first that it lacks.
+int count_extensions(int begin, int end) {
+  while (begin < end && detect(static_cast<Extension>(begin))) ++begin;
+  return begin;
+}
+
 size_t cache_size(int name, size_t fallback) {
   const long size = sysconf(name);
   return size > 0 ? static_cast<size_t>(size) : fallback;
@@ -113,15 +121,15 @@ Isa cpu_isa() {
   return isa;
 }
 
+// Found once: CPUID takes a virtual machine tens of microseconds. AMX by itself, so that a process which computes in
+// float32 alone doesn't ask for it.
 bool cpu_has(Extension extension) {
   static const int most = cpu_isa() == Isa::kAvx512 ? cap().extensions : 0;
+  static const int vectors = count_extensions(0, std::min(most, kVectorExtensions));
   const int index = static_cast<int>(extension);
-  if (index >= most) return false;
-  // In turn, and AMX last: a process that computes in float32 alone doesn't ask for it.
-  for (int i = 0; i <= index; ++i) {
-    if (!detect(static_cast<Extension>(i))) return false;
-  }
-  return true;
+  if (index < kVectorExtensions) return index < vectors;
+  static const int all = vectors == kVectorExtensions ? count_extensions(vectors, most) : vectors;
+  return index < all;
 }
 
 std::vector<Isa> cpu_isa_levels() {

@@ -1,5 +1,8 @@
 // Step kernel `conv`: convolution of a channels-last tensor with weights packed at compile time.
 //
+// In float32 or, with the attribute `bf16`, on bfloat16 pairs; X (of such a step, or a depthwise one), the residual and
+// Y may hold bfloat16 numbers.
+//
 // A matrix product whose rows are windows of X, read in place through pointers (rows.h); depthwise
 // convolutions have a kernel of their own.
 #include <algorithm>
@@ -37,8 +40,9 @@ class ConvKernel final : public Kernel {
                                        int threads) const override {
     if (depthwise_) return 0;
     const ConvGeometry g = geometry(operand(inputs, 0), operand(outputs, 0));
-    const size_t scratch = gemm_scratch_bytes(shape(g)) * static_cast<size_t>(threads);
-    const size_t pairs = rounds_first() ? pairs_bytes(positions(g), cin_) : 0;
+    const Halves halves = this->halves(inputs, operand(outputs, 0));
+    const size_t scratch = gemm_scratch_bytes(shape(g, halves)) * static_cast<size_t>(threads);
+    const size_t pairs = rounds_first(halves.x) ? pairs_bytes(positions(g), cin_) : 0;
     return pairs + (is_plain(g) ? 0 : zeros_bytes(g)) + scratch;
   }
 
@@ -48,7 +52,8 @@ class ConvKernel final : public Kernel {
     const Tensor& bias = operand(args.inputs, 2);
     const Tensor& residual = operand(args.inputs, 3);
     const Tensor& y = args.outputs[0];
-    require_f32("conv", {&x, &bias, &residual, &y});
+    require_f32("conv", {&bias});
+    const Halves halves = this->halves(args.inputs, y);
     require_weights("conv", w, bf16_);
     check(x, w, bias, residual, y);
     const ConvGeometry g = geometry(x, y);
@@ -56,24 +61,26 @@ class ConvKernel final : public Kernel {
     if (y.numel() == 0) return;
     if (depthwise_) {
       run_depthwise(g, epilogue_,
-                    {x.ptr<float>(), w.ptr<float>(), data_or_null(bias), data_or_null(residual), y.ptr<float>()},
+                    {x.data, w.ptr<float>(), data_or_null(bias), data_or_null(residual), y.data, halves.x, halves.y},
                     args.parallel);
       return;
     }
-    const GemmShape shape = this->shape(g);
+    const GemmShape shape = this->shape(g, halves);
     const int64_t cout = cout_ / group_;
     auto* workspace = static_cast<std::byte*>(args.workspace);
     const float* values = x.ptr<float>();
-    if (rounds_first()) {
+    if (rounds_first(halves.x)) {
       values = round_to_pairs(values, positions(g), cin_, workspace, args.parallel);
       workspace += pairs_bytes(positions(g), cin_);
     }
     const auto describe = [&](int64_t group, GemmOperands& operands) {
       operands.b_panel = shape.k() * kPanel;
       operands.b = static_cast<const float*>(w.data) + group * shape.panels() * operands.b_panel;
-      operands.c = y.ptr<float>() + group * cout;
+      operands.c = shape.c_half ? y.data : y.ptr<float>() + group * cout;
       if (bias.present()) operands.bias = bias.ptr<float>() + group * cout;
-      if (residual.present()) operands.residual = residual.ptr<float>() + group * cout;
+      if (residual.present()) {
+        operands.residual = shape.residual_half ? residual.data : residual.ptr<float>() + group * cout;
+      }
     };
     if (is_plain(g)) {
       run_gemms<DenseRows>(shape, epilogue_, group_, args.parallel, workspace,
@@ -101,7 +108,9 @@ class ConvKernel final : public Kernel {
     g.batch = x.dim(0);
     g.in = spatial_dims(x, 1, window_.rank);
     g.out = spatial_dims(y, 1, window_.rank);
-    g.channels = rounds_first() ? pairs_step(cin_) : cin_;
+    g.channels = cin_;
+    if (bf16_ && x.dtype == DType::kBF16) g.channels = pairs_of(cin_);
+    if (rounds_first(x.dtype == DType::kBF16)) g.channels = pairs_step(cin_);
     g.window_channels = bf16_ ? pairs_of(cin_) : cin_ / group_;
     g.out_channels = cout_;
     g.merged = !bf16_ && group_ == 1 && cin_ < kFewChannels && window_.kernel[2] > 1 && window_.dilation[2] == 1;
@@ -118,22 +127,42 @@ class ConvKernel final : public Kernel {
     return w.kernel == kOnes && w.stride == kOnes && w.begin == kZeros && w.end == kZeros;
   }
 
-  [[nodiscard]] GemmShape shape(const ConvGeometry& g) const {
+  // Which operands hold bfloat16 numbers.
+  struct Halves {
+    bool x;
+    bool residual;
+    bool y;
+  };
+  [[nodiscard]] Halves halves(std::span<const Tensor> inputs, const Tensor& y) const {
+    const Halves found{is_half("conv", operand(inputs, 0)), is_half("conv", operand(inputs, 3)), is_half("conv", y)};
+    if (found.x && !bf16_ && !depthwise_) throw Error("conv: X is bfloat16, W isn't");
+    const bool one = group_ == 1 || (depthwise_ && cin_ == group_ && !found.residual);
+    const bool later = depthwise_ && !epilogue_.is_clamp();
+    if ((found.x || found.residual || found.y) && (!one || (found.y && later))) {
+      throw Error("conv: bfloat16 operands with groups or an activation for which there is no kernel");
+    }
+    return found;
+  }
+
+  [[nodiscard]] GemmShape shape(const ConvGeometry& g, const Halves& halves) const {
     GemmShape shape;
+    shape.c_half = halves.y;
+    shape.residual_half = halves.residual;
     shape.m = g.batch * volume(g.out);
     shape.n = cout_ / group_;
     shape.segments = g.segments();
     shape.depth = g.depth();
     shape.pairs = bf16_;
-    shape.rounded = bf16_ && !rounds_first() ? cin_ : 0;
+    shape.rounded = bf16_ && !halves.x && !rounds_first(false) ? cin_ : 0;
     if (g.merged && (window_.begin[2] != 0 || window_.end[2] != 0)) shape.spare_floats = shape.k();
-    shape.copy_rows = !bf16_ && shape.segments == 1 && !g.merged &&
-                      rows_collide(cin_ * (is_plain(g) ? 1 : window_.stride[2])) && shape.m > 4 && shape.panels() >= 8;
+    shape.copy_rows = shape.rounded == 0 && shape.segments == 1 && !g.merged &&
+                      rows_collide(g.channels * (is_plain(g) ? 1 : window_.stride[2])) && shape.m > 4 &&
+                      shape.panels() >= 8;
     return shape;
   }
 
   // Whether X is rounded before the product, since windows share positions; else rows are, as they are read.
-  [[nodiscard]] bool rounds_first() const { return bf16_ && window_.taps() > 1; }
+  [[nodiscard]] bool rounds_first(bool x_half) const { return bf16_ && !x_half && window_.taps() > 1; }
 
   // As many as a segment of a window reads.
   [[nodiscard]] size_t zeros_bytes(const ConvGeometry& g) const {

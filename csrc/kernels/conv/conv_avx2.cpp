@@ -5,6 +5,6 @@
 namespace graphopt {
 
 extern const ConvKernels conv_kernels_avx2;
-constinit const ConvKernels conv_kernels_avx2 = {depthwise_lines};
+constinit const ConvKernels conv_kernels_avx2 = {depthwise_lines, depthwise_half_lines};
 
 }  // namespace graphopt

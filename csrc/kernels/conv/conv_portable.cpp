@@ -5,6 +5,6 @@
 namespace graphopt {
 
 extern const ConvKernels conv_kernels_portable;
-constinit const ConvKernels conv_kernels_portable = {depthwise_lines};
+constinit const ConvKernels conv_kernels_portable = {depthwise_lines, depthwise_half_lines};
 
 }  // namespace graphopt

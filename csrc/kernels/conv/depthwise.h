@@ -12,13 +12,14 @@ namespace graphopt {
 struct DepthwiseLines {
   int64_t count;
   const int64_t* line_begin;  // of each line of outputs and behind the last: its first entry in the next two
-  const float* const* lines;  // input lines: first position, first channel
+  const void* const* lines;   // input lines: first position, first channel
   const int64_t* taps;        // and where their weights begin in a panel
   int64_t y_step;             // floats from a line of outputs to the next one
   int64_t columns_in;
   const float* weights;  // panels [taps][group size][16]
   int64_t panel;         // floats from a panel to the next one
-  float* y;
+  void* y;
+  bool y_half;            // y holds bfloat16 numbers; one channel a group, no residual
   const float* bias;      // may be null
   const float* residual;  // like y; may be null
   int64_t columns;
@@ -37,6 +38,7 @@ struct DepthwiseLines {
 
 struct ConvKernels {
   void (*depthwise)(const DepthwiseLines& lines);
+  void (*depthwise_half)(const DepthwiseLines& lines);  // of inputs in bfloat16: one channel a group
 };
 
 }  // namespace graphopt

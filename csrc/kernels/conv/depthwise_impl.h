@@ -11,9 +11,27 @@ namespace {
 
 constexpr int kColumns = 7;  // outputs of a tile: divides the widths of most image networks
 
+// How inputs are stored: float, or bfloat16 as uint16_t.
+template <class X>
+[[gnu::always_inline]] inline Simd::F load_input(const X* p) {
+  if constexpr (sizeof(X) == sizeof(float)) {
+    return Simd::load(p);
+  } else {
+    return Simd::load_half(p);
+  }
+}
+template <class X>
+[[gnu::always_inline]] inline Simd::F load_input_n(const X* p, int64_t n) {
+  if constexpr (sizeof(X) == sizeof(float)) {
+    return Simd::load_n(p, n);
+  } else {
+    return Simd::load_half_n(p, n);
+  }
+}
+
 // kColumns outputs of one vector of channels. Kernel and Stride 0: read at run time. Checked: inputs or
 // outputs of the tile may lie outside the line. Masked: lanes may lie behind the channels.
-template <int Group, int Kernel, int Stride, bool Checked, bool Masked>
+template <class X, int Group, int Kernel, int Stride, bool Checked, bool Masked>
 void depthwise_tile(const DepthwiseLines& l, int64_t line, int64_t column, int64_t channel, int64_t lanes,
                     const float* weights) {
   using F = Simd::F;
@@ -23,12 +41,12 @@ void depthwise_tile(const DepthwiseLines& l, int64_t line, int64_t column, int64
   const int64_t first = column * stride - l.begin;
   const int64_t step = l.channels;
   // The part-th input of each lane's group, at the offset-th position of the tile.
-  const auto load_part = [&](const float* p, int64_t offset, auto part) GRAPHOPT_INLINE_LAMBDA {
+  const auto load_part = [&](const X* p, int64_t offset, auto part) GRAPHOPT_INLINE_LAMBDA {
     p += offset * step;
     if constexpr (Group > Simd::kLanes) {
       return Simd::set1(p[part - channel % Group]);
     } else {
-      return Simd::spread<Group, part>(load(p));
+      return Simd::spread<Group, part>(Masked ? load_input_n(p, lanes) : load_input(p));
     }
   };
   const auto inside = [&](int64_t offset) GRAPHOPT_INLINE_LAMBDA {
@@ -43,7 +61,7 @@ void depthwise_tile(const DepthwiseLines& l, int64_t line, int64_t column, int64
   F acc[kColumns];
   unroll<kColumns>([&](auto t) GRAPHOPT_INLINE_LAMBDA { acc[t] = Simd::zero(); });
   for (int64_t i = l.line_begin[line]; i < l.line_begin[line + 1]; ++i) {
-    const float* p = l.lines[i] + channel + first * step;
+    const X* p = static_cast<const X*>(l.lines[i]) + channel + first * step;
     const float* w = weights + l.taps[i];
     if constexpr (Kernel > 0) {
       unroll<Group>([&](auto part) GRAPHOPT_INLINE_LAMBDA {
@@ -75,7 +93,6 @@ void depthwise_tile(const DepthwiseLines& l, int64_t line, int64_t column, int64
   const F low = Simd::set1(l.low);
   const F high = Simd::set1(l.high);
   const int64_t offset = line * l.y_step + column * step + channel;
-  float* y = l.y + offset;
   const float* residual = l.residual == nullptr ? nullptr : l.residual + offset;
   const bool before = residual != nullptr && !l.residual_after;
   const bool after = residual != nullptr && l.residual_after;
@@ -86,15 +103,17 @@ void depthwise_tile(const DepthwiseLines& l, int64_t line, int64_t column, int64
     if (before) x = Simd::add(x, load(residual + t * step));
     x = Simd::min(high, Simd::max(low, x));
     if (after) x = Simd::add(x, load(residual + t * step));
-    if constexpr (Masked) {
-      Simd::store_n(y + t * step, x, lanes);
+    if (l.y_half) {
+      auto* y = static_cast<uint16_t*>(l.y) + offset + t * step;
+      Masked ? Simd::store_half_n(y, x, lanes) : Simd::store_half(y, x);
     } else {
-      Simd::store(y + t * step, x);
+      float* y = static_cast<float*>(l.y) + offset + t * step;
+      Masked ? Simd::store_n(y, x, lanes) : Simd::store(y, x);
     }
   });
 }
 
-template <int Group, int Kernel, int Stride>
+template <class X, int Group, int Kernel, int Stride>
 void depthwise_channels(const DepthwiseLines& l) {
   const int64_t reach = (kColumns - 1) * l.stride + l.dilation * (l.kernel - 1);  // last input of a tile
   for (int64_t channel = l.channel_begin; channel < l.channel_end; channel += Simd::kLanes) {
@@ -105,11 +124,11 @@ void depthwise_channels(const DepthwiseLines& l) {
         const int64_t first = column * l.stride - l.begin;
         const bool inside = first >= 0 && first + reach < l.columns_in && column + kColumns <= l.columns;
         if (lanes < Simd::kLanes) {
-          depthwise_tile<Group, 0, 0, true, true>(l, line, column, channel, lanes, weights);
+          depthwise_tile<X, Group, 0, 0, true, true>(l, line, column, channel, lanes, weights);
         } else if (inside) {
-          depthwise_tile<Group, Kernel, Stride, false, false>(l, line, column, channel, lanes, weights);
+          depthwise_tile<X, Group, Kernel, Stride, false, false>(l, line, column, channel, lanes, weights);
         } else {
-          depthwise_tile<Group, Kernel, Stride, true, false>(l, line, column, channel, lanes, weights);
+          depthwise_tile<X, Group, Kernel, Stride, true, false>(l, line, column, channel, lanes, weights);
         }
       }
     }
@@ -119,29 +138,36 @@ void depthwise_channels(const DepthwiseLines& l) {
 // The sizes that networks use most have tiles of their own, where those are worth their code.
 constexpr bool kSpecialised = Simd::kLanes > 4;
 
-void depthwise_lines(const DepthwiseLines& l) {
+template <class X>
+void depthwise_single(const DepthwiseLines& l) {
   const int64_t kernel = kSpecialised && l.dilation == 1 ? l.kernel : 0;
+  if constexpr (kSpecialised) {
+    if (kernel == 3 && l.stride == 1) return depthwise_channels<X, 1, 3, 1>(l);
+    if (kernel == 3 && l.stride == 2) return depthwise_channels<X, 1, 3, 2>(l);
+    if (kernel == 5 && l.stride == 1) return depthwise_channels<X, 1, 5, 1>(l);
+    if (kernel == 5 && l.stride == 2) return depthwise_channels<X, 1, 5, 2>(l);
+    if (kernel == 7 && l.stride == 1) return depthwise_channels<X, 1, 7, 1>(l);
+  }
+  return depthwise_channels<X, 1, 0, 0>(l);
+}
+
+void depthwise_lines(const DepthwiseLines& l) {
   switch (l.group_size) {
     case 1:
-      if constexpr (kSpecialised) {
-        if (kernel == 3 && l.stride == 1) return depthwise_channels<1, 3, 1>(l);
-        if (kernel == 3 && l.stride == 2) return depthwise_channels<1, 3, 2>(l);
-        if (kernel == 5 && l.stride == 1) return depthwise_channels<1, 5, 1>(l);
-        if (kernel == 5 && l.stride == 2) return depthwise_channels<1, 5, 2>(l);
-        if (kernel == 7 && l.stride == 1) return depthwise_channels<1, 7, 1>(l);
-      }
-      return depthwise_channels<1, 0, 0>(l);
+      return depthwise_single<float>(l);
     case 2:
-      return depthwise_channels<2, 0, 0>(l);
+      return depthwise_channels<float, 2, 0, 0>(l);
     case 4:
       if constexpr (kSpecialised) {
-        if (kernel == 3 && l.stride == 1) return depthwise_channels<4, 3, 1>(l);
+        if (l.dilation == 1 && l.kernel == 3 && l.stride == 1) return depthwise_channels<float, 4, 3, 1>(l);
       }
-      return depthwise_channels<4, 0, 0>(l);
+      return depthwise_channels<float, 4, 0, 0>(l);
     default:
-      return depthwise_channels<8, 0, 0>(l);
+      return depthwise_channels<float, 8, 0, 0>(l);
   }
 }
+
+void depthwise_half_lines(const DepthwiseLines& l) { depthwise_single<uint16_t>(l); }
 
 }  // namespace
 }  // namespace graphopt

@@ -13,18 +13,23 @@ namespace graphopt {
 #include "kernels/conv/kernels.inc"
 #undef GRAPHOPT_CONV_KERNELS
 
+// Every kernel again, with the rounding of Extension::kBf16.
+extern const ConvKernels conv_kernels_avx512_bf16;
+
 namespace {
 
 const ConvKernels& conv_kernels() {
-  static const ConvKernels& kernels = []() -> const ConvKernels& {
+  static const ConvKernels kernels = [] {
+    const ConvKernels* found = &conv_kernels_portable;
     switch (cpu_isa()) {
 #define GRAPHOPT_CONV_KERNELS(level, suffix) \
   case Isa::level:                           \
-    return conv_kernels_##suffix;
+    found = &conv_kernels_##suffix;          \
+    break;
 #include "kernels/conv/kernels.inc"
 #undef GRAPHOPT_CONV_KERNELS
     }
-    return conv_kernels_portable;
+    return cpu_has(Extension::kBf16) ? conv_kernels_avx512_bf16 : *found;
   }();
   return kernels;
 }
@@ -53,7 +58,9 @@ class DepthwiseTask {
     l.columns_in = g_.in[2];
     l.weights = operands_.weights;
     l.panel = w.taps() * g_.window_channels * kPanel;
-    l.y = operands_.y + offset;
+    l.y = operands_.y_half ? static_cast<void*>(static_cast<uint16_t*>(operands_.y) + offset)
+                           : static_cast<float*>(operands_.y) + offset;
+    l.y_half = operands_.y_half;
     l.bias = operands_.bias;
     l.residual = operands_.residual == nullptr || add_later ? nullptr : operands_.residual + offset;
     l.columns = g_.out[2];
@@ -68,7 +75,7 @@ class DepthwiseTask {
     l.low = epilogue_.low();
     l.high = epilogue_.high();
     l.residual_after = epilogue_.residual_after;
-    conv_kernels().depthwise(l);
+    operands_.x_half ? conv_kernels().depthwise_half(l) : conv_kernels().depthwise(l);
     if (!clamp) activate(offset, l.count * l.columns, channels);
   }
 
@@ -87,7 +94,9 @@ class DepthwiseTask {
         for (int64_t j = 0; j < w.kernel[1]; ++j) {
           const int64_t h = line * w.stride[1] - w.begin[1] + j * w.dilation[1];
           if (h < 0 || h >= g_.in[1]) continue;
-          lines_.push_back(operands_.x + ((n * g_.in[0] + d) * g_.in[1] + h) * g_.in[2] * g_.channels);
+          const int64_t at = ((n * g_.in[0] + d) * g_.in[1] + h) * g_.in[2] * g_.channels;
+          lines_.push_back(operands_.x_half ? static_cast<const void*>(static_cast<const uint16_t*>(operands_.x) + at)
+                                            : static_cast<const float*>(operands_.x) + at);
           taps_.push_back((i * w.kernel[1] + j) * w.kernel[2] * g_.window_channels * kPanel);
         }
       }
@@ -102,9 +111,9 @@ class DepthwiseTask {
     const bool add = epilogue_.residual_after && operands_.residual != nullptr;
     for (int64_t position = 0; position < positions; position += kSome) {
       const int64_t at = offset + position * g_.channels + channels.begin;
-      gemm_kernels().activate(epilogue_.activation, epilogue_.alpha, epilogue_.beta, operands_.y + at,
-                              add ? operands_.residual + at : nullptr, rows, std::min(kSome, positions - position),
-                              channels.end - channels.begin);
+      gemm_kernels().activate(epilogue_.activation, epilogue_.alpha, epilogue_.beta,
+                              static_cast<float*>(operands_.y) + at, add ? operands_.residual + at : nullptr, rows,
+                              std::min(kSome, positions - position), channels.end - channels.begin);
     }
   }
 
@@ -112,7 +121,7 @@ class DepthwiseTask {
   const Epilogue& epilogue_;
   const DepthwiseOperands& operands_;
   std::vector<int64_t> line_begin_;
-  std::vector<const float*> lines_;
+  std::vector<const void*> lines_;
   std::vector<int64_t> taps_;
 };
 

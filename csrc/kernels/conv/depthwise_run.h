@@ -8,11 +8,13 @@
 namespace graphopt {
 
 struct DepthwiseOperands {
-  const float* x = nullptr;
+  const void* x = nullptr;
   const float* weights = nullptr;
   const float* bias = nullptr;
-  const float* residual = nullptr;
-  float* y = nullptr;
+  const float* residual = nullptr;  // not where Y holds bfloat16 numbers
+  void* y = nullptr;
+  bool x_half = false;  // X holds bfloat16 numbers, and so does Y: one channel a group, an activation that is a clamp
+  bool y_half = false;
 };
 
 void run_depthwise(const ConvGeometry& geometry, const Epilogue& epilogue, const DepthwiseOperands& operands,

@@ -20,6 +20,7 @@ enum class Activation : uint8_t {
   kElu,  // x < 0 ? alpha (e^x - 1) : x
   kMish,
   kSoftplus,
+  kGeluRough,  // kGelu for a result that is rounded to bfloat16
 };
 
 }  // namespace graphopt

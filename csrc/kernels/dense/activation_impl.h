@@ -67,6 +67,9 @@ void activate_tile(Activation activation, const ActivationArgs& args) {
     case Activation::kGelu:
       map_tile(args, [](F x) { return V::gelu(x); });
       break;
+    case Activation::kGeluRough:
+      map_tile(args, [](F x) { return V::gelu_rough(x); });
+      break;
     case Activation::kGeluTanh:
       map_tile(args, [](F x) { return V::gelu_tanh(x); });
       break;

@@ -64,6 +64,7 @@ double apply_activation(const Epilogue& epilogue, double x) {
     case Activation::kHardSwish:
       return x * clamp(x / 6 + 0.5, 0, 1);
     case Activation::kGelu:
+    case Activation::kGeluRough:
       return 0.5 * x * (1 + std::erf(x * 0.70710678118654752440));
     case Activation::kGeluTanh:
       return 0.5 * x * (1 + std::tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));

@@ -56,6 +56,33 @@ struct Simd {
     const F sign = _mm256_set1_ps(-0.0F);
     return _mm256_or_ps(_mm256_andnot_ps(sign, a), _mm256_and_ps(sign, b));
   }
+  // Numbers that are stored in bfloat16: widened, or rounded to nearest even.
+  static F load_half(const uint16_t* p) { return widen(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+  static F load_half_n(const uint16_t* p, int64_t n) {
+    uint16_t some[kLanes] = {};
+    for (int i = 0; i < kLanes; ++i) {
+      if (i < n) some[i] = p[i];
+    }
+    return load_half(some);
+  }
+  static void store_half(uint16_t* p, F x) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), narrow(x)); }
+  static void store_half_n(uint16_t* p, F x, int64_t n) {
+    uint16_t some[kLanes];
+    store_half(some, x);
+    for (int i = 0; i < kLanes; ++i) {
+      if (i < n) p[i] = some[i];
+    }
+  }
+  static F widen(__m128i halves) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16)); }
+  static __m128i narrow(F x) {
+    const __m256i bits = _mm256_castps_si256(x);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i sum = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(1 << 22));
+    const __m256i halves = _mm256_srli_epi32(_mm256_blendv_epi8(sum, quiet, _mm256_castps_si256(is_nan(x))), 16);
+    return _mm_packus_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1));
+  }
+
   // The numbers that the low and the high 16 bits of a lane are in bfloat16.
   static F low_half(F a) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 16)); }
   static F high_half(F a) { return _mm256_and_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(INT32_MIN >> 15))); }

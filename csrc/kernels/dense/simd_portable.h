@@ -40,6 +40,26 @@ struct Simd {
     }
   }
 
+  // Numbers that are stored in bfloat16: widened, or rounded to nearest even.
+  static F load_half(const uint16_t* p) { return load_half_n(p, kLanes); }
+  static F load_half_n(const uint16_t* p, int64_t n) {
+    I bits{};
+    for (int i = 0; i < kLanes; ++i) {
+      if (i < n) bits[i] = static_cast<int32_t>(static_cast<uint32_t>(p[i]) << 16U);
+    }
+    return (F)bits;
+  }
+  static void store_half(uint16_t* p, F x) { store_half_n(p, x, kLanes); }
+  static void store_half_n(uint16_t* p, F x, int64_t n) {
+    const I all = (I)x;
+    for (int i = 0; i < kLanes; ++i) {
+      const auto bits = static_cast<uint32_t>(all[i]);
+      const bool nan = (bits & 0x7fffffffU) > 0x7f800000U;
+      const uint32_t rounded = nan ? bits | 0x400000U : bits + 0x7fffU + ((bits >> 16U) & 1U);
+      if (i < n) p[i] = static_cast<uint16_t>(rounded >> 16U);
+    }
+  }
+
   // The numbers that the low and the high 16 bits of a lane are in bfloat16.
   static F low_half(F a) {
     typedef uint32_t U __attribute__((vector_size(16)));

@@ -43,7 +43,9 @@ GemmBlocking gemm_blocking(const GemmShape& shape) {
   GemmBlocking blocking{};
   blocking.depth = shape.depth;
   blocking.segments = shape.segments;
-  if (shape.depth > kBlockK + kBlockK / 2) {
+  if (shape.c_half) {
+    // Sums aren't continued from C: K in one block.
+  } else if (shape.depth > kBlockK + kBlockK / 2) {
     const int64_t parts = divide_up(shape.depth, kBlockK);
     blocking.depth = divide_up(divide_up(shape.depth, parts), kPanel) * kPanel;
     blocking.segments = 1;

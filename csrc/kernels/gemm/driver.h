@@ -30,6 +30,8 @@ struct GemmShape {
   // A's rows hold so many float32 numbers: work on a copy that is rounded to pairs (one segment, no spare_floats). 0:
   // A holds pairs already.
   int64_t rounded = 0;
+  bool c_half = false;         // C holds bfloat16 numbers, an even number a row
+  bool residual_half = false;  // so does the residual
   [[nodiscard]] bool copies() const { return copy_rows || rounded > 0; }
   [[nodiscard]] int64_t k() const { return segments * depth; }
   [[nodiscard]] int64_t panels() const { return (n + kPanel - 1) / kPanel; }
@@ -41,9 +43,9 @@ struct GemmOperands {
   int64_t b_step = kPanel;
   int64_t b_panel = 0;
   bool direct = false;
-  float* c = nullptr;
+  void* c = nullptr;  // float, or uint16_t where the shape says so
   const float* bias = nullptr;
-  const float* residual = nullptr;
+  const void* residual = nullptr;
   float alpha = 1;
 };
 
@@ -106,6 +108,8 @@ class GemmTask {
         shape_(shape),
         operands_(operands),
         epilogue_(epilogue),
+        activation_(shape.c_half && epilogue.activation == Activation::kGelu ? Activation::kGeluRough
+                                                                             : epilogue.activation),
         rows_(rows),
         blocking_(blocking) {
     const GemmScratch parts = gemm_scratch(shape, blocking_);
@@ -183,15 +187,12 @@ class GemmTask {
     tile.b_segments = operands_.b_segments == nullptr ? nullptr : operands_.b_segments + segment;
     tile.b_step = operands_.b_step;
     tile.b_panel = operands_.b_panel;
-    tile.c = operands_.c;
     tile.alpha = operands_.alpha;
     tile.low = epilogue_.low();
     tile.high = epilogue_.high();
     tile.residual_after = epilogue_.residual_after;
     tile.accumulate = segment > 0 || depth_begin > 0;
     tile.finish = segment + segments == shape_.segments && depth_begin + depth == shape_.depth;
-    tile.residual = operands_.residual;
-    if (!epilogue_.is_clamp() && epilogue_.residual_after) tile.residual = nullptr;
     b_offset_ = (segment * shape_.depth + depth_begin) * operands_.b_step;
     if (operands_.b_segments != nullptr) b_offset_ = depth_begin * operands_.b_step;
     if (shape_.copies()) copy_block(depth_begin, depth, tile);
@@ -214,11 +215,29 @@ class GemmTask {
     tile.a_rows = table_ + (index * table_blocks_ * shape_.segments + segment) * kTableRows;
     tile.c_rows = c_rows_ + index * table_blocks_ * kTableRows;
     tile.b = operands_.b + panel * operands_.b_panel + b_offset_;
-    tile.c = operands_.c + column;
     tile.columns = std::min(panels * kPanel, shape_.n - column);
     tile.bias = operands_.bias == nullptr ? nullptr : operands_.bias + column;
-    const float* residual = tile.residual;
-    if (residual != nullptr) tile.residual = residual + column;
+    if (!epilogue_.is_clamp() && (shape_.c_half || shape_.residual_half)) {
+      run_staged(tile, rows, panels, column);
+      return;
+    }
+    tile.c_half = shape_.c_half;
+    tile.residual_half = shape_.residual_half;
+    tile.c = static_cast<float*>(moved(operands_.c, column, shape_.c_half));
+    const void* residual = operands_.residual;
+    if (residual != nullptr) residual = moved(const_cast<void*>(residual), column, shape_.residual_half);
+    compute_tile(tile, rows, panels, static_cast<const float*>(residual));
+  }
+
+  static void* moved(void* p, int64_t elements, bool half) {
+    return half ? static_cast<void*>(static_cast<uint16_t*>(p) + elements) : static_cast<float*>(p) + elements;
+  }
+
+  // The tile and, behind its last block of K, an activation that is no clamp.
+  void compute_tile(Tile& tile, int64_t rows, int64_t panels, const float* residual) const {
+    const bool later = !epilogue_.is_clamp();
+    const bool add_later = later && epilogue_.residual_after;
+    tile.residual = add_later ? nullptr : residual;
     if (registers_ != nullptr) {
       registers_->pairs(tile, static_cast<int>(rows), static_cast<int>(panels), tile_scope_->state());
     } else {
@@ -226,11 +245,42 @@ class GemmTask {
       const auto& variants = operands_.direct ? kernels_.direct : packed;
       variants[panels - 1][rows - 1](tile);
     }
-    tile.residual = residual;
-    if (tile.finish && !epilogue_.is_clamp()) {
-      const bool add = epilogue_.residual_after && operands_.residual != nullptr;
-      kernels_.activate(epilogue_.activation, epilogue_.alpha, epilogue_.beta, tile.c,
-                        add ? operands_.residual + column : nullptr, tile.c_rows, rows, tile.columns);
+    if (tile.finish && later) {
+      kernels_.activate(activation_, epilogue_.alpha, epilogue_.beta, tile.c, add_later ? residual : nullptr,
+                        tile.c_rows, rows, tile.columns);
+    }
+  }
+
+  // The same in float32 scratch memory, where its residual is put before and from where C takes it.
+  void run_staged(Tile& tile, int64_t rows, int64_t panels, int64_t column) const {
+    alignas(64) float sums[kStageFloats];
+    alignas(64) float residual[kStageFloats];
+    int64_t stage_rows[kTileRows];
+    const int64_t step = panels * kPanel;
+    const auto count = static_cast<size_t>(tile.columns);
+    const int64_t* c_rows = tile.c_rows;
+    for (int64_t r = 0; r < rows; ++r) stage_rows[r] = r * step;
+    if (operands_.residual != nullptr) {
+      for (int64_t r = 0; r < rows; ++r) {
+        const int64_t at = c_rows[r] + column;
+        if (shape_.residual_half) {
+          kernels_.widen(static_cast<const uint16_t*>(operands_.residual) + at, tile.columns, residual + r * step);
+        } else {
+          std::memcpy(residual + r * step, static_cast<const float*>(operands_.residual) + at, count * sizeof(float));
+        }
+      }
+    }
+    tile.c = sums;
+    tile.c_rows = stage_rows;
+    compute_tile(tile, rows, panels, operands_.residual == nullptr ? nullptr : residual);
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t at = c_rows[r] + column;
+      if (shape_.c_half) {
+        auto* to = static_cast<uint16_t*>(operands_.c) + at;
+        kernels_.round(sums + r * step, 0, 1, tile.columns, reinterpret_cast<uint32_t*>(to), 0);
+      } else {
+        std::memcpy(static_cast<float*>(operands_.c) + at, sums + r * step, count * sizeof(float));
+      }
     }
   }
 
@@ -254,12 +304,15 @@ class GemmTask {
     tile.a_offset = 0;
   }
 
+  static constexpr int kStageFloats = kTileRows * kTilePanels * kPanel;  // as many as any tile has
+
   const GemmKernels& kernels_;
   const TileRegisters* registers_;  // null: the kernels above
   TileScope* tile_scope_;
   const GemmShape& shape_;
   const GemmOperands& operands_;
   const Epilogue& epilogue_;
+  Activation activation_;
   Rows& rows_;
   const GemmBlocking& blocking_;
   float* spare_;

@@ -25,6 +25,7 @@ constexpr GemmKernels make_kernels() {
   kernels.pack = pack_rows;
   kernels.dot = dot_rows;
   kernels.round = round_rows;
+  kernels.widen = widen_row;
   return kernels;
 }
 

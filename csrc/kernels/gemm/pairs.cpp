@@ -18,6 +18,13 @@ const float* round_to_pairs(const float* in, int64_t rows, int64_t columns, void
   return static_cast<const float*>(workspace);
 }
 
+bool is_half(const char* step, const Tensor& tensor) {
+  if (!tensor.present() || tensor.dtype == DType::kF32) return false;
+  if (tensor.dtype != DType::kBF16) throw Error(std::string(step) + ": operands must be float32 or bfloat16");
+  if (tensor.rank < 1 || tensor.dim(-1) % 2 != 0) throw Error(std::string(step) + ": odd rows of bfloat16");
+  return true;
+}
+
 void require_weights(const char* step, const Tensor& w, bool pairs) {
   if (w.dtype != (pairs ? DType::kU32 : DType::kF32)) {
     throw Error(std::string(step) + ": W must be " + (pairs ? "uint32, pairs of bfloat16" : "float32"));

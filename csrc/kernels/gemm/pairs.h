@@ -18,6 +18,10 @@ inline size_t pairs_bytes(int64_t rows, int64_t columns) {
 // A dense matrix as pairs in `workspace`, pairs_bytes() long; returns its first row.
 const float* round_to_pairs(const float* in, int64_t rows, int64_t columns, void* workspace, const Parallel& parallel);
 
+// Whether a tensor holds bfloat16 numbers. Throws unless it does, and an even number a row, or it holds float32 or is
+// absent.
+bool is_half(const char* step, const Tensor& tensor);
+
 // Throws unless W is of the type that the step reads: float32, or uint32 for pairs.
 void require_weights(const char* step, const Tensor& w, bool pairs);
 

@@ -9,11 +9,13 @@ namespace {
 
 // The multiply-add of a tile on floats.
 struct Multiply {
+  static constexpr bool kPairs = false;
   static Simd::F step(Simd::F x, Simd::F b, Simd::F sum) { return Simd::fma(x, b, sum); }
 };
 
 // The same on pairs: sum + x.low b.low + x.high b.high, in float32.
 struct DotPairs {
+  static constexpr bool kPairs = true;
   static Simd::F step(Simd::F x, Simd::F b, Simd::F sum) {
 #ifdef __AVX512BF16__
     return _mm512_dpbf16_ps(sum, (__m512bh)x, (__m512bh)b);

@@ -1,4 +1,4 @@
-// Rounding of float32 to bfloat16 pairs. Included after one simd_*.h.
+// From float32 to bfloat16 pairs and back. Included after one simd_*.h.
 #pragma once
 
 #include <cstdint>
@@ -36,6 +36,13 @@ void round_row(const float* in, int64_t columns, uint32_t* out) {
 // Rows of `columns` floats, in_step apart, as pairs, out_step apart; an odd last one is paired with zero.
 void round_rows(const float* in, int64_t in_step, int64_t rows, int64_t columns, uint32_t* out, int64_t out_step) {
   for (int64_t r = 0; r < rows; ++r, in += in_step, out += out_step) round_row(in, columns, out);
+}
+
+// A loop that the compiler makes vectors of.
+void widen_row(const uint16_t* in, int64_t count, float* out) {
+  typedef uint32_t Bits __attribute__((may_alias));
+  auto* to = reinterpret_cast<Bits*>(out);
+  for (int64_t i = 0; i < count; ++i) to[i] = static_cast<uint32_t>(in[i]) << 16U;
 }
 
 }  // namespace

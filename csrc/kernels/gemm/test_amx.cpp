@@ -31,6 +31,11 @@ void test_pairs() {
     check_pairs_conv(9, cin, 37, 3, 1, 1);
     check_pairs_conv(10, cin, 16, 5, 2, 2);
   }
+  for (int64_t m : {1, 17, 40}) {
+    check_half_gemm(m, 34, 70, "relu", 1);
+    check_half_gemm(m, 66, 20, "gelu", 2);
+  }
+  check_half_conv(9, 36, 38, 3, 1, "relu", true);
 }
 
 // A call of `quads` itself against plain sums: rows in two tables, in place or far apart, between guard pages.

@@ -42,6 +42,8 @@ struct Tile {
   bool accumulate;  // start from what C holds
   bool finish;      // false: store the bare sum
   bool residual_after;
+  bool c_half;         // C holds bfloat16 numbers (offsets count them): with `finish` and without `accumulate`
+  bool residual_half;  // so does the residual
 };
 
 using TileKernel = void (*)(const Tile& tile);
@@ -57,6 +59,8 @@ struct GemmKernels {
   TileKernel pairs[kMaxPanels][kTableRows];
   // Rounds rows of `columns` floats to such pairs; an odd last one is paired with zero.
   void (*round)(const float* in, int64_t in_step, int64_t rows, int64_t columns, uint32_t* out, int64_t out_step);
+  // The float32 numbers that bfloat16 ones are.
+  void (*widen)(const uint16_t* in, int64_t count, float* out);
   // Applies an activation that is no clamp to rows x columns of C, then adds the residual (may be null).
   void (*activate)(Activation activation, float alpha, float beta, float* c, const float* residual,
                    const int64_t* c_rows, int64_t rows, int64_t columns);

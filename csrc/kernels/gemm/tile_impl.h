@@ -16,6 +16,19 @@ constexpr int kVectors = kPanel / Simd::kLanes;  // vectors of a panel
 // Columns of the tile from vector v on; at least a vector everywhere but at the right edge.
 inline int64_t lanes_from(const Tile& t, int v) { return t.columns - int64_t{v} * Simd::kLanes; }
 
+// Numbers `at` elements into the residual, or where C begins.
+inline Simd::F load_residual(const Tile& t, int64_t at, int64_t lanes) {
+  if (t.residual_half) return Simd::load_half_n(reinterpret_cast<const uint16_t*>(t.residual) + at, lanes);
+  return Simd::load_n(t.residual + at, lanes);
+}
+inline void store_result(const Tile& t, int64_t at, Simd::F x, int64_t lanes) {
+  if (t.c_half) {
+    Simd::store_half_n(reinterpret_cast<uint16_t*>(t.c) + at, x, lanes);
+  } else {
+    Simd::store_n(t.c + at, x, lanes);
+  }
+}
+
 // From the bare sums of a tile, one row after the other, to C. Not part of the kernels themselves, which
 // would make each of them several times as long.
 template <int Panels>
@@ -40,19 +53,22 @@ template <int Panels>
       if (t.accumulate) x = Simd::add(x, Simd::load_n(t.c + offset + kOffset, lanes));
       if (t.finish) {
         x = Simd::fma(x, alpha, bias[v]);
-        if (before) x = Simd::add(x, Simd::load_n(t.residual + offset + kOffset, lanes));
+        if (before) x = Simd::add(x, load_residual(t, offset + kOffset, lanes));
         x = Simd::min(high, Simd::max(low, x));
-        if (after) x = Simd::add(x, Simd::load_n(t.residual + offset + kOffset, lanes));
+        if (after) x = Simd::add(x, load_residual(t, offset + kOffset, lanes));
       }
-      Simd::store_n(t.c + offset + kOffset, x, lanes);
+      store_result(t, offset + kOffset, x, lanes);
     });
   }
 }
 
-// The common end, without a detour through memory: no earlier block of K, no residual.
-template <int Rows, int Panels>
+// The common end, without a detour through memory: no earlier block of K. Half: C may hold bfloat16, and a residual may
+// be added.
+template <int Rows, int Panels, bool Half>
 [[gnu::always_inline]] inline void store_tile(const Tile& t, Simd::F (&acc)[Rows][Panels * kVectors]) {
   using F = Simd::F;
+  const bool before = Half && t.residual != nullptr && !t.residual_after;
+  const bool after = Half && t.residual != nullptr && t.residual_after;
   const F alpha = Simd::set1(t.alpha);
   const F low = Simd::set1(t.low);
   const F high = Simd::set1(t.high);
@@ -61,8 +77,15 @@ template <int Rows, int Panels>
     const int64_t lanes = lanes_from(t, v);
     const F bias = t.bias == nullptr ? Simd::zero() : Simd::load_n(t.bias + kOffset, lanes);
     unroll<Rows>([&](auto r) GRAPHOPT_INLINE_LAMBDA {
-      const F x = Simd::min(high, Simd::max(low, Simd::fma(acc[r][v], alpha, bias)));
-      Simd::store_n(t.c + t.c_rows[r] + kOffset, x, lanes);
+      F x = Simd::fma(acc[r][v], alpha, bias);
+      if (before) x = Simd::add(x, load_residual(t, t.c_rows[r] + kOffset, lanes));
+      x = Simd::min(high, Simd::max(low, x));
+      if (after) x = Simd::add(x, load_residual(t, t.c_rows[r] + kOffset, lanes));
+      if constexpr (Half) {
+        store_result(t, t.c_rows[r] + kOffset, x, lanes);
+      } else {
+        Simd::store_n(t.c + t.c_rows[r] + kOffset, x, lanes);
+      }
     });
   });
 }
@@ -97,8 +120,9 @@ template <int Rows, int Panels, bool Direct, class Product = Multiply>
       });
     }
   }
-  if (t.finish && !t.accumulate && t.residual == nullptr) {
-    store_tile<Rows, Panels>(t, acc);
+  constexpr bool kHalf = Product::kPairs;
+  if (t.finish && !t.accumulate && (kHalf || (t.residual == nullptr && !t.c_half))) {
+    store_tile<Rows, Panels, kHalf>(t, acc);
     return;
   }
   float sums[Rows * Panels * kPanel];

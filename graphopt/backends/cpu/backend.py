@@ -18,6 +18,7 @@ from graphopt.backends.cpu.lower_rotary import LowerRotary
 from graphopt.backends.cpu.lower_views import LowerViews
 from graphopt.backends.cpu.lower_winograd import LowerWinograd
 from graphopt.backends.cpu.ops import CONTROL_FLOW, DOMAIN, plan_regions
+from graphopt.backends.cpu.store_bf16 import StoreBf16
 from graphopt.backends.plan import PlanBuilder, symbols_of
 from graphopt.errors import OptionError
 from graphopt.ir import DType, Graph, Node, TensorType, Value, symbols
@@ -115,13 +116,14 @@ class CpuBackend(Backend):
             *parse_pipeline(_ATTENTION).passes,
             LowerRotary(),
             LowerAttention(),
-            *(() if exact or (bf16 and self._amx(target)) else (LowerWinograd(),)),
+            *(() if exact or (bf16 and self._amx(target)) else (LowerWinograd(bf16),)),
             LowerRecurrent(),
             LowerDense(),
             *((LowerBf16(exclude),) if bf16 else ()),
             *layout,
             *clean,
             FuseEpilogue(),
+            *((StoreBf16(exclude),) if bf16 else ()),
             LowerViews(),
             *parse_pipeline("eliminate-dead").passes,
             FuseGroups(),

@@ -18,5 +18,6 @@ TABLE = PassTable(
         "cpu-lower-rotary": "graphopt.backends.cpu.lower_rotary:LowerRotary",
         "cpu-lower-views": "graphopt.backends.cpu.lower_views:LowerViews",
         "cpu-lower-winograd": "graphopt.backends.cpu.lower_winograd:LowerWinograd",
+        "cpu-store-bf16": "graphopt.backends.cpu.store_bf16:StoreBf16",
     }
 )
