@@ -28,11 +28,13 @@ class ConvKernel final : public Kernel {
         cin_(attrs.i("cin")),
         cout_(attrs.i("cout")),
         bf16_(attrs.i("bf16", 0) != 0),
+        merged_(attrs.i("merged", 0) != 0),
         epilogue_(parse_epilogue(attrs)) {
     if (group_ < 1 || cin_ < 0 || cout_ < 0 || cin_ % group_ != 0 || cout_ % group_ != 0) {
       throw Error("conv: group must divide cin and cout");
     }
     depthwise_ = is_depthwise(cout_, cin_ / group_, group_);
+    if (merged_ && (!bf16_ || window_.dilation[2] != 1)) throw Error("conv: merged is for bf16 without dilation");
     if (bf16_ && group_ != 1) throw Error("conv: bf16 is for convolutions without groups");
   }
 
@@ -111,10 +113,14 @@ class ConvKernel final : public Kernel {
     g.channels = cin_;
     if (bf16_ && x.dtype == DType::kBF16) g.channels = pairs_of(cin_);
     if (rounds_first(x.dtype == DType::kBF16)) g.channels = pairs_step(cin_);
-    g.window_channels = bf16_ ? pairs_of(cin_) : cin_ / group_;
+    g.window_channels = bf16_ && !merged_ ? pairs_of(cin_) : cin_ / group_;
     g.out_channels = cout_;
-    g.merged = !bf16_ && group_ == 1 && cin_ < kFewChannels && window_.kernel[2] > 1 && window_.dilation[2] == 1;
+    g.merged = merged_ || few_channels();
     return g;
+  }
+
+  [[nodiscard]] bool few_channels() const {
+    return !bf16_ && group_ == 1 && cin_ < kFewChannels && window_.kernel[2] > 1 && window_.dilation[2] == 1;
   }
 
   [[nodiscard]] static int64_t positions(const ConvGeometry& g) { return g.batch * volume(g.in); }
@@ -135,7 +141,7 @@ class ConvKernel final : public Kernel {
   };
   [[nodiscard]] Halves halves(std::span<const Tensor> inputs, const Tensor& y) const {
     const Halves found{is_half("conv", operand(inputs, 0)), is_half("conv", operand(inputs, 3)), is_half("conv", y)};
-    if (found.x && !bf16_ && !depthwise_) throw Error("conv: X is bfloat16, W isn't");
+    if (found.x && (!bf16_ || merged_) && !depthwise_) throw Error("conv: X is bfloat16, W isn't, or not by position");
     const bool one = group_ == 1 || (depthwise_ && cin_ == group_ && !found.residual);
     const bool later = depthwise_ && !epilogue_.is_clamp();
     if ((found.x || found.residual || found.y) && (!one || (found.y && later))) {
@@ -155,6 +161,12 @@ class ConvKernel final : public Kernel {
     shape.pairs = bf16_;
     shape.rounded = bf16_ && !halves.x && !rounds_first(false) ? cin_ : 0;
     if (g.merged && (window_.begin[2] != 0 || window_.end[2] != 0)) shape.spare_floats = shape.k();
+    if (merged_) {
+      shape.sources = g.segments();
+      shape.rounded = g.depth();
+      shape.segments = 1;
+      shape.depth = g.segments() * pairs_of(g.depth());
+    }
     shape.copy_rows = shape.rounded == 0 && shape.segments == 1 && !g.merged &&
                       rows_collide(g.channels * (is_plain(g) ? 1 : window_.stride[2])) && shape.m > 4 &&
                       shape.panels() >= 8;
@@ -162,7 +174,7 @@ class ConvKernel final : public Kernel {
   }
 
   // Whether X is rounded before the product, since windows share positions; else rows are, as they are read.
-  [[nodiscard]] bool rounds_first(bool x_half) const { return bf16_ && !x_half && window_.taps() > 1; }
+  [[nodiscard]] bool rounds_first(bool x_half) const { return bf16_ && !merged_ && !x_half && window_.taps() > 1; }
 
   // As many as a segment of a window reads.
   [[nodiscard]] size_t zeros_bytes(const ConvGeometry& g) const {
@@ -175,8 +187,13 @@ class ConvKernel final : public Kernel {
     if (x.dim(-1) != cin_ || y.dim(-1) != cout_ || x.dim(0) != y.dim(0)) {
       throw Error("conv: X or Y doesn't have the channels or the batch size that the step says");
     }
-    const int64_t per_window = bf16_ ? pairs_of(cin_) : cin_ / group_;
-    if (w.numel() != static_cast<int64_t>(packed_conv_size(cout_, per_window, window_.taps(), group_))) {
+    int64_t per_window = bf16_ ? pairs_of(cin_) : cin_ / group_;
+    int64_t runs = window_.taps();
+    if (merged_) {
+      per_window = pairs_of(cin_ * window_.kernel[2]);
+      runs /= window_.kernel[2];
+    }
+    if (w.numel() != static_cast<int64_t>(packed_conv_size(cout_, per_window, runs, group_))) {
       throw Error("conv: W isn't packed for this step");
     }
     if (bias.present() && bias.numel() != cout_) throw Error("conv: bias must hold cout values");
@@ -187,7 +204,8 @@ class ConvKernel final : public Kernel {
   int64_t group_;
   int64_t cin_;
   int64_t cout_;
-  bool bf16_;  // X is rounded to bfloat16, W holds it: pairs along the channels
+  bool bf16_;    // X is rounded to bfloat16, W holds it: pairs along the channels
+  bool merged_;  // or along the channels of all taps of a line, for few of them
   Epilogue epilogue_;
   bool depthwise_ = false;
 };

@@ -43,8 +43,8 @@ GemmBlocking gemm_blocking(const GemmShape& shape) {
   GemmBlocking blocking{};
   blocking.depth = shape.depth;
   blocking.segments = shape.segments;
-  if (shape.c_half) {
-    // Sums aren't continued from C: K in one block.
+  if (shape.c_half || shape.sources > 1) {
+    // K in one block: sums aren't continued from C, or runs aren't cut.
   } else if (shape.depth > kBlockK + kBlockK / 2) {
     const int64_t parts = divide_up(shape.depth, kBlockK);
     blocking.depth = divide_up(divide_up(shape.depth, parts), kPanel) * kPanel;
@@ -57,8 +57,8 @@ GemmBlocking gemm_blocking(const GemmShape& shape) {
   const GemmKernels& kernels = gemm_kernels();
   const int64_t tile_rows = kernels.max_rows[kernels.main_panels - 1];
   int64_t rows = static_cast<int64_t>(caches.l2) / 2 / (block_k * kFloat);
-  rows = std::min(
-      {rows, kMaxBlockRows, kTableBytes * tile_rows / (8 * kTableRows * std::max<int64_t>(shape.segments, 1))});
+  rows = std::min({rows, kMaxBlockRows,
+                   kTableBytes * tile_rows / (8 * kTableRows * std::max({shape.segments, shape.sources, int64_t{1}}))});
   blocking.rows = std::max(rows / tile_rows, int64_t{2}) * tile_rows;
   blocking.rows = std::min(blocking.rows, std::max<int64_t>(shape.m, 1));
   blocking.rows_outer = block_k * shape.panels() * kPanel * kFloat <= static_cast<int64_t>(caches.l1) * 3 / 4;
@@ -67,14 +67,14 @@ GemmBlocking gemm_blocking(const GemmShape& shape) {
 
 GemmScratch gemm_scratch(const GemmShape& shape, const GemmBlocking& blocking) {
   const int64_t slots = table_rows(blocking.rows);
-  const int64_t spare = shape.copies() ? gemm_copy_step(blocking.depth) : shape.spare_floats;
+  const int64_t spare = shape.spare_floats + (shape.copies() ? gemm_copy_step(blocking.depth) : 0);
   constexpr int64_t kPointer = static_cast<int64_t>(sizeof(float*));
   int64_t at = divide_up(spare * blocking.rows * kFloat, 64) * 64;
   GemmScratch parts{};
   parts.table = static_cast<size_t>(at);
   at += slots * shape.segments * kPointer;
   parts.originals = static_cast<size_t>(at);
-  if (shape.copies()) at += slots * kPointer;
+  if (shape.copies()) at += slots * shape.sources * kPointer;
   parts.c_rows = static_cast<size_t>(at);
   at += slots * static_cast<int64_t>(sizeof(int64_t));
   // A line between workers' memories, against false sharing.

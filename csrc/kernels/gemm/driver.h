@@ -27,9 +27,11 @@ struct GemmShape {
   int64_t spare_floats = 0;  // per row, that Rows::fill may take
   bool copy_rows = false;    // rows collide in the cache: work on a copy (one segment, no spare_floats)
   bool pairs = false;        // A and B hold bfloat16 pairs; K counts pairs
-  // A's rows hold so many float32 numbers: work on a copy that is rounded to pairs (one segment, no spare_floats). 0:
-  // A holds pairs already.
+  // A's rows hold so many float32 numbers: work on a copy that is rounded to pairs (one segment). 0: A holds pairs
+  // already.
   int64_t rounded = 0;
+  // So many runs of them, which make one segment: each as pairs of its own, one behind the other.
+  int64_t sources = 1;
   bool c_half = false;         // C holds bfloat16 numbers, an even number a row
   bool residual_half = false;  // so does the residual
   [[nodiscard]] bool copies() const { return copy_rows || rounded > 0; }
@@ -138,14 +140,15 @@ class GemmTask {
     tiles_ = (count + tile_rows_ - 1) / tile_rows_;
     height_ = count / tiles_;
     higher_ = count % tiles_;
-    float* spare = spare_;
+    float* spare = spare_ + (shape_.copies() ? blocking_.rows * gemm_copy_step(blocking_.depth) : 0);
+    const int64_t segments = shape_.copies() ? shape_.sources : shape_.segments;
     const float** table = shape_.copies() ? originals_ : table_;
     int64_t row = m.begin;
     for (int64_t i = 0; i < tiles_; row += height(i++)) {
       for (int64_t done = 0; done < height(i); done += kTableRows) {
         const int64_t block = i * table_blocks_ + done / kTableRows;
-        rows_.fill(row + done, std::min<int64_t>(height(i) - done, kTableRows),
-                   table + block * kTableRows * shape_.segments, c_rows_ + block * kTableRows, spare);
+        rows_.fill(row + done, std::min<int64_t>(height(i) - done, kTableRows), table + block * kTableRows * segments,
+                   c_rows_ + block * kTableRows, spare);
       }
     }
     if (blocking_.depth < shape_.depth) {
@@ -288,20 +291,30 @@ class GemmTask {
   // length is no multiple of a page.
   void copy_block(int64_t depth_begin, int64_t depth, Tile& tile) {
     const int64_t step = gemm_copy_step(depth);
-    const int64_t columns = std::min(2 * depth, shape_.rounded - 2 * depth_begin);
     float* to = spare_;
     for (int64_t i = 0; i < tiles_; ++i) {
-      const int64_t first = i * table_blocks_ * kTableRows;
-      for (int64_t r = first; r < first + height(i); ++r, to += step) {
+      for (int64_t r = 0; r < height(i); ++r, to += step) {
+        const int64_t block = (i * table_blocks_ + r / kTableRows) * kTableRows;
+        const float** from = originals_ + block * shape_.sources + r % kTableRows;
         if (shape_.rounded > 0) {
-          kernels_.round(originals_[r] + 2 * depth_begin, 0, 1, columns, reinterpret_cast<uint32_t*>(to), 0);
+          round_row(from, depth_begin, depth, to);
         } else {
-          std::memcpy(to, originals_[r] + depth_begin, static_cast<size_t>(depth) * sizeof(float));
+          std::memcpy(to, *from + depth_begin, static_cast<size_t>(depth) * sizeof(float));
         }
-        table_[r] = to;
+        table_[block + r % kTableRows] = to;
       }
     }
     tile.a_offset = 0;
+  }
+
+  // The pairs of a row's sources; of one source alone, those from depth_begin on.
+  void round_row(const float* const* from, int64_t depth_begin, int64_t depth, float* to) const {
+    const int64_t begin = 2 * depth_begin;
+    const int64_t columns = shape_.sources > 1 ? shape_.rounded : std::min(2 * depth, shape_.rounded - begin);
+    const int64_t run = (columns + 1) / 2;
+    for (int64_t s = 0; s < shape_.sources; ++s, to += run) {
+      kernels_.round(from[s * kTableRows] + begin, 0, 1, columns, reinterpret_cast<uint32_t*>(to), 0);
+    }
   }
 
   static constexpr int kStageFloats = kTileRows * kTilePanels * kPanel;  // as many as any tile has

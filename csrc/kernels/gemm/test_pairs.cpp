@@ -85,6 +85,11 @@ int main() {
     check_pairs_conv(9, cin, 37, 3, 1, 1);
     check_pairs_conv(10, cin, 16, 5, 2, 2);
   }
+  for (int64_t cin : {1, 3, 6}) {
+    check_merged_conv(19, cin, 20, 3, 2, 1);
+    check_merged_conv(18, cin, 37, 7, 2, 3);
+    check_merged_conv(16, cin, 16, 4, 4, 0);
+  }
   test_halves();
   test_errors();
   return 0;

@@ -3,7 +3,8 @@
 ``gemm(a, packed f32)  ->  gemm(a, packed bfloat16 pairs)``, and ``conv`` the same. Weights are
 rounded at compile time, the other operand when the step reads it; sums, bias, residual and
 activation stay float32, and so do all other steps: normalisations, softmax, reductions, and
-convolutions by Winograd, which are faster than sums of bfloat16.
+convolutions by Winograd, which are faster than sums of bfloat16. Convolutions of one position, the
+gates of squeeze and excitation, take no time but scale whole channels.
 
 Lossy: an operand of a product keeps 8 bits of its 24. For ``precision=bf16`` only.
 """
@@ -37,7 +38,19 @@ def _depth(node: Node) -> tuple[int, int]:
     """Repeats and depth of packed weights [panels, repeats, depth, 16]."""
     if node.op.name == "gemm":
         return 1, int(node.attrs["k"])
-    return math.prod(node.attrs["kernel_shape"]), int(node.attrs["cin"])
+    taps, channels = math.prod(node.attrs["kernel_shape"]), int(node.attrs["cin"])
+    if not _merged(node):
+        return taps, channels
+    line = int(node.attrs["kernel_shape"][-1])
+    return taps // line, line * channels
+
+
+def _merged(node: Node) -> bool:
+    """Whether pairs run through the taps of a line: for few channels that lie side by side there."""
+    if node.op.name != "conv" or int(node.attrs["cin"]) >= _CHANNELS:
+        return False
+    line = int(node.attrs["kernel_shape"][-1])
+    return line > 1 and int(node.attrs.get("dilations", (1,))[-1]) == 1
 
 
 def pairs(weights: Array, repeats: int, depth: int) -> Array:
@@ -78,9 +91,13 @@ class RoundOperands(Rule):
         if int(node.attrs.get("group", 1)) != 1:
             return Refusal(f"it has {node.attrs['group']} groups", node)
         cout = int(node.attrs["n" if node.op.name == "gemm" else "cout"])
-        _, depth = _depth(node)
+        repeats, depth = _depth(node)
+        if _merged(node):
+            depth *= repeats
         if min(depth, cout) < _CHANNELS:
             return Refusal(f"{depth} by {cout} channels; fewer than {_CHANNELS} do not pay", node)
+        if node.op.name == "conv" and set((node.output.shape or ())[1:-1]) == {1}:
+            return Refusal("it makes one position an image: a gate on channels, for example", node)
         return None
 
     def rewrite(self, op: Builder, m: Match) -> Value:
@@ -95,6 +112,8 @@ class RoundOperands(Rule):
         operands = list(node.inputs)
         operands[1] = op.constant(rounded, f"{weight.name}.bf16")
         attrs = {**node.attrs, "bf16": 1}
+        if _merged(node):
+            attrs["merged"] = 1
         types = [node.output.tensor]
         kernel = native(node.op.name)
         return op.call(kernel, *operands, _types=types, _name=node.output.name, **attrs).output

@@ -104,7 +104,9 @@ def _reads(node: Node, place: int) -> bool:
     """Whether the step takes bfloat16 as this operand."""
     if place == 0 and _depthwise(node):
         return True
-    return place in (0, _RESIDUAL) and bool(node.attrs.get("bf16")) and _is(node, "gemm", "conv")
+    if not _is(node, "gemm", "conv") or not node.attrs.get("bf16"):
+        return False
+    return place == _RESIDUAL or (place == 0 and not node.attrs.get("merged"))
 
 
 def _rounds(node: Node, place: int) -> bool:
