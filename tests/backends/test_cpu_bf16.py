@@ -10,6 +10,7 @@ import pytest
 
 import graphopt
 from graphopt.errors import OptionError
+from graphopt.ir import DType
 from graphopt.runtime.artifact import Artifact
 from graphopt.verify import relative_error
 from tests.backends.pipe import Net, compiled, host_level, kernels, loaded, onnxruntime_outputs
@@ -53,12 +54,13 @@ def test_convolutions(kernel: int, stride: int) -> None:
 
 
 def test_what_stays_in_float32() -> None:
-    """Few channels, groups, computed operands; Winograd is faster than bfloat16."""
+    """Few channels, groups, gates, computed operands; Winograd is faster than bfloat16."""
     net = Net()
-    x = net.input("x", (1, 16, 28, 28))
-    y = net("Conv", x, net.weight(16, 16, 3, 3), pads=[1] * 4)
-    y = net("Conv", y, net.weight(16, 1, 3, 3), pads=[1] * 4, group=16)
-    y = net("Conv", y, net.weight(8, 16, 1, 1))
+    x = net.input("x", (1, 64, 28, 28))
+    y = net("Conv", x, net.weight(64, 64, 3, 3), pads=[1] * 4)
+    y = net("Conv", y, net.weight(64, 1, 3, 3), pads=[1] * 4, group=64)
+    gate = net("Conv", net("GlobalAveragePool", y), net.weight(64, 64, 1, 1))
+    y = net("Conv", net("Mul", y, gate), net.weight(8, 64, 1, 1))
     artifact = compiled(net.output(net("MatMul", y, y)).model(), BF16)
     assert _rounded(artifact) == 0
     assert "conv_winograd" in kernels(artifact)
@@ -98,3 +100,47 @@ def test_options() -> None:
         compiled(model, "cpu{precision=bf8}")
     with pytest.raises(OptionError, match="there is no precision 'bf8'"):
         graphopt.compile(model, precision="bf8")
+
+
+def _stored(artifact: Artifact) -> int:
+    """Values between steps that are stored in bfloat16."""
+    return sum(1 for value in artifact.json("plan")["values"] if value["dtype"] == DType.BF16)
+
+
+def test_results_are_stored_in_half_their_bytes() -> None:
+    """An inverted residual: what its depthwise convolution, products and residual alone read."""
+    net = Net()
+    x = net.input("x", (1, 24, 14, 14))
+    y = net("Conv", x, net.weight(24, 24, 1, 1))
+    z = net("Relu", net("Conv", y, net.weight(96, 24, 1, 1)))
+    z = net("Relu", net("Conv", z, net.weight(96, 1, 3, 3), pads=[1] * 4, group=96))
+    z = net("Add", net("Conv", z, net.weight(24, 96, 1, 1)), y)
+    z = net("Conv", z, net.weight(32, 24, 1, 1))
+    model = net.output(z).model()
+    artifact = compiled(model, BF16)
+    assert _stored(artifact) == 4
+    feeds = net.feeds()
+    for mine, right in zip(
+        loaded(artifact).run(feeds).values(), onnxruntime_outputs(model, feeds), strict=True
+    ):
+        assert relative_error(mine, right) <= BUDGET
+
+
+@pytest.mark.parametrize("amx", ["on", "off"])
+def test_convolutions_are_chosen_for_the_processor(amx: str) -> None:
+    """Winograd only where sums of bfloat16 are slower; the artifact runs here either way."""
+    net = Net()
+    x = net.input("x", (1, 64, 28, 28))
+    model = net.output(net("Conv", x, net.weight(64, 64, 3, 3), pads=[1] * 4)).model()
+    artifact = compiled(model, BF16.replace("}", f",amx={amx}}}"))
+    assert ("conv_winograd" in kernels(artifact)) == (amx == "off")
+    feeds = net.feeds()
+    (mine,) = loaded(artifact).run(feeds).values()
+    assert relative_error(mine, onnxruntime_outputs(model, feeds)[0]) <= BUDGET
+
+
+def test_a_first_layer_is_rounded_by_lines_of_taps() -> None:
+    net = Net()
+    x = net.input("x", (1, 3, 31, 31))
+    y = net("Conv", x, net.weight(24, 3, 7, 7), pads=[3] * 4, strides=[2, 2])
+    _check(net.output(net("Relu", y)), 1)

@@ -46,7 +46,7 @@ def _depth(node: Node) -> tuple[int, int]:
 
 
 def _merged(node: Node) -> bool:
-    """Whether pairs run through the taps of a line: for few channels that lie side by side there."""
+    """Whether pairs run through the taps of a line: for few channels, side by side."""
     if node.op.name != "conv" or int(node.attrs["cin"]) >= _CHANNELS:
         return False
     line = int(node.attrs["kernel_shape"][-1])

@@ -110,7 +110,7 @@ class Winograd(Rule):
 
 @dataclass(frozen=True)
 class LowerWinograd(RulePass):
-    """Takes 3 x 3 convolutions to the Winograd kernel. ``bf16``: the others will run on bfloat16."""
+    """Takes 3 x 3 convolutions to the Winograd kernel. ``bf16``: others run on bfloat16."""
 
     name: ClassVar[str] = "cpu-lower-winograd"
     exact: ClassVar[bool] = False
