@@ -7,6 +7,7 @@ from __future__ import annotations
 
 __all__ = [
     "ArtifactError",
+    "BudgetError",
     "CompileError",
     "ExecutionError",
     "GraphoptError",
@@ -99,6 +100,12 @@ class VerificationError(GraphoptError):
     def __init__(self, message: str, excess: float = float("inf")) -> None:
         super().__init__(message)
         self.excess = excess
+
+
+class BudgetError(GraphoptError):
+    """Compression lost more accuracy than it may, or gained nothing where a gain is required."""
+
+    exit_code = 11
 
 
 def missing_extra(package: str, extra: str) -> ToolchainError:

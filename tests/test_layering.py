@@ -35,6 +35,9 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("graphopt.runtime.session", "backends"): (
         "nodes that no kernel computes are interpreted, where the compiler is installed"
     ),
+    ("graphopt.compress", "facade"): (
+        "the public name of what quantizes a model from end to end, with passes and kernels"
+    ),
 }
 """(module, room) -> why this import against the order is right."""
 

@@ -14,6 +14,7 @@ from graphopt.cli.explain import explain
 from graphopt.cli.inspect import inspect
 from graphopt.cli.optimize import optimize
 from graphopt.cli.passes import passes
+from graphopt.cli.quantize import quantize_command
 from graphopt.cli.run import run_command
 from graphopt.cli.targets import targets
 
@@ -32,6 +33,7 @@ app.command("bench")(bench)
 app.command("inspect")(inspect)
 app.command("check")(check)
 app.command("optimize")(optimize)
+app.command("quantize")(quantize_command)
 app.command("explain")(explain)
 app.command("bisect")(bisect)
 app.command("diff")(diff)

@@ -2,7 +2,7 @@
 
 Exit codes: 0 success, 1 unexpected error, 2 bad option, 3 bad model, 4 unsupported, 5 code
 generation failed, 6 missing toolchain, 7 bad artifact or output path, 8 bad input data,
-9 verification failed, 130 interrupted.
+9 verification failed, 11 accuracy budget missed or no gain, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ TABLE = PassTable(
         "hoist-invariants": "graphopt.passes.hoist_invariants:HoistInvariants",
         "hoist-scales": "graphopt.passes.hoist_scales:HoistScales",
         "inline-if": "graphopt.passes.inline_if:InlineIf",
+        "lossy-quantize": "graphopt.passes.lossy.lossy_quantize:LossyQuantize",
         "lossy-replace-head": "graphopt.passes.lossy.lossy_replace_head:LossyReplaceHead",
         "lossy-replace-max-pool": (
             "graphopt.passes.lossy.lossy_replace_max_pool:LossyReplaceMaxPool"

@@ -1,0 +1,55 @@
+"""What to quantize to, how to calibrate, and what may be lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphopt.compress.ranges import METHODS
+from graphopt.errors import OptionError
+
+__all__ = ["PRECISIONS", "QuantizeConfig"]
+
+PRECISIONS = ("mixed", "int8")
+
+
+@dataclass(frozen=True)
+class QuantizeConfig:
+    """Options of :func:`graphopt.compress.quantize`. Raises OptionError for what makes no sense.
+
+    ``precision``: ``int8`` computes every layer that can in 8-bit integers, ``mixed`` leaves as few
+    in floats as ``max_drop`` asks for. ``method`` finds ranges: minmax, percentile, mse, entropy,
+    or ``auto``, the one with the least error on the calibration data.
+
+    ``metric`` and ``max_drop`` say how much may be lost, on data that was not calibrated with; None
+    measures without judging. ``keep`` names layers that stay in floats. ``samples`` bounds how many
+    are calibrated with, ``seconds`` how long sensitivities are measured.
+    """
+
+    precision: str = "mixed"
+    method: str = "auto"
+    percentile: float = 99.99
+    activations: str = "u8"
+    symmetric: bool = False
+    per_channel: bool = True
+    metric: str = "cosine"
+    max_drop: float | None = 0.01
+    keep: tuple[str, ...] = ()
+    samples: int = 128
+    sensitivity: bool = True
+    seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        _one_of("precision", self.precision, PRECISIONS)
+        _one_of("method", self.method, ("auto", *METHODS))
+        _one_of("activations", self.activations, ("u8", "i8"))
+        if self.max_drop is not None and not 0 <= self.max_drop <= 1:
+            raise OptionError(f"max_drop is {self.max_drop}; it must be between 0 and 1")
+        if not 50 < self.percentile <= 100:
+            raise OptionError(f"percentile is {self.percentile}; it must be above 50, at most 100")
+        if self.samples < 1:
+            raise OptionError(f"samples is {self.samples}; it must be at least 1")
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise OptionError(f"{name} is one of {', '.join(choices)}, not '{value}'")

@@ -1,0 +1,67 @@
+"""Running graphs while they are quantized: on our own kernels, or in the interpreter."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Collection, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphopt.compiler import FallbackWarning, compile_graph
+from graphopt.ir import Graph, Value, clone, copy_nodes
+from graphopt.passes import parse_pipeline
+from graphopt.runtime import load
+
+__all__ = ["Engine", "with_outputs"]
+
+Array = np.ndarray[Any, Any]
+# Weights of any size are dequantized once, not in every run.
+_FOLD = "fold-constants{max_bytes=1073741824},eliminate-dead"
+
+
+class Engine:
+    """A graph that runs. What quantized weights stand for is computed once: results are those of
+    the graph up to the order of sums, at the speed of floats."""
+
+    def __init__(self, graph: Graph, threads: int | None = None) -> None:
+        folded = clone(graph)
+        parse_pipeline(_FOLD)(folded)
+        target = "cpu" if find_spec("tvm") is not None else "reference"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FallbackWarning)
+            artifact = compile_graph(folded, target)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.gopt"
+            artifact.save(path)
+            self.session = load(path, threads=threads)
+
+    def run(self, feed: Mapping[str, Any]) -> dict[str, Array]:
+        """Outputs by name. Raises InputError and ExecutionError."""
+        with np.errstate(all="ignore"):
+            return self.session.run(feed)
+
+
+def with_outputs(graph: Graph, names: Collection[str]) -> Graph:
+    """A copy of what computes the values called ``names``, which are its outputs, in that order.
+
+    Raises KeyError for a name that no node at the outermost level yields.
+    """
+    result = Graph(graph.name)
+    result.metadata = dict(graph.metadata)
+    mapping: dict[Value, Value] = {}
+    for value in graph.inputs:
+        mapping[value] = result.add_input(value.name, value.type)
+        mapping[value].set_elements(value.elements)
+    for value in graph.constants.values():
+        assert value.constant is not None
+        mapping[value] = result.add_constant(value.constant, value.name)
+    copy_nodes(graph, result, mapping)
+    known = {v.name: mapping[v] for node in graph for v in node.outputs}
+    for name in names:
+        result.add_output(known[name], name)
+    result.remove_dead()
+    return result
