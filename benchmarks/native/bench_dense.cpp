@@ -248,6 +248,52 @@ Case conv_transpose(int64_t size, int64_t cin, int64_t cout, int64_t kernel, int
           true};
 }
 
+// An inverted residual: cin -> channels by 1 x 1 (or 3 x 3 of stride two where cin is 3; not at all where
+// it is `channels`), depthwise, -> cout by 1 x 1.
+Case chain(int64_t size, int64_t cin, int64_t channels, int64_t cout, int64_t kernel, int64_t stride) {
+  Attrs attrs;
+  const int64_t stem = cin == 3 ? 2 : 1;
+  const int64_t middle = (size + stem - 1) / stem;
+  const int64_t out = (middle + stride - 1) / stride;
+  const int64_t pad = (kernel - 1) / 2;
+  const bool expands = cin != channels;
+  attrs.set("kernel_shape", std::vector<int64_t>{kernel, kernel});
+  attrs.set("strides", std::vector<int64_t>{stride, stride});
+  attrs.set("pads", std::vector<int64_t>{pad, pad, pad, pad});
+  if (expands) {
+    attrs.set("expand_kernel_shape", std::vector<int64_t>(2, 2 * stem - 1));
+    attrs.set("expand_strides", std::vector<int64_t>(2, stem));
+    attrs.set("expand_pads", std::vector<int64_t>(4, stem - 1));
+  }
+  attrs.set("cin", cin);
+  attrs.set("channels", channels);
+  attrs.set("cout", cout);
+  attrs.set("projects", int64_t{1});
+  attrs.set("activations", std::vector<std::string>{"relu", "relu", "none"});
+  attrs.set("alphas", std::vector<double>(3));
+  attrs.set("betas", std::vector<double>(3));
+  const int64_t taps = expands ? (2 * stem - 1) * (2 * stem - 1) : 0;
+  const auto first = static_cast<int64_t>(packed_conv_size(channels, cin, taps, 1));
+  const auto second = static_cast<int64_t>(packed_conv_size(channels, 1, kernel * kernel, channels));
+  const auto third = static_cast<int64_t>(packed_gemm_size(channels, cout));
+  std::vector<std::vector<int64_t>> inputs = {{1, size, size, cin}, {}, {}, {second}, {channels}, {third}, {cout}};
+  if (expands) {
+    inputs[1] = {first};
+    inputs[2] = {channels};
+  }
+  const double work = static_cast<double>(middle * middle * channels * taps * cin) +
+                      static_cast<double>(out * out * channels * (kernel * kernel + cout));
+  return {"chain " + std::to_string(size) + "x" + std::to_string(size) + " " + std::to_string(cin) + "->" +
+              std::to_string(channels) + "->" + std::to_string(cout) + " k" + std::to_string(kernel) + " s" +
+              std::to_string(stride),
+          "conv_chain",
+          attrs,
+          inputs,
+          {1, out, out, cout},
+          2.0 * work,
+          false};
+}
+
 std::vector<Case> all_cases() {
   std::vector<Case> cases;
   for (const auto& [m, n, k] : {std::array<int64_t, 3>{128, 768, 768},
@@ -309,6 +355,18 @@ std::vector<Case> all_cases() {
                                                        {7, 1152, 5, 1},
                                                        {56, 96, 7, 1}}) {
     cases.push_back(conv(size, channels, channels, kernel, stride, channels));
+  }
+  for (const auto& [size, cin, channels, cout, kernel, stride] : {std::array<int64_t, 6>{224, 3, 32, 16, 3, 1},
+                                                                  {112, 16, 96, 24, 3, 2},
+                                                                  {56, 24, 144, 24, 3, 1},
+                                                                  {56, 24, 144, 32, 3, 2},
+                                                                  {28, 32, 192, 32, 3, 1},
+                                                                  {14, 96, 576, 96, 3, 1},
+                                                                  {14, 112, 672, 112, 5, 1},
+                                                                  {7, 160, 960, 160, 3, 1},
+                                                                  {112, 32, 32, 64, 3, 1},
+                                                                  {14, 512, 512, 512, 3, 1}}) {
+    cases.push_back(chain(size, cin, channels, cout, kernel, stride));
   }
   cases.push_back(conv(56, 128, 128, 3, 1, 32));
   cases.push_back(conv(14, 512, 512, 3, 1, 32));

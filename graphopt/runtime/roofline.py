@@ -175,6 +175,25 @@ def _conv(step: Mapping[str, Any], sizes: _Sizes) -> float:
     return 2.0 * math.prod(out) * depth
 
 
+def _conv_chain(step: Mapping[str, Any], sizes: _Sizes) -> float:
+    """Of all convolutions, each value counted once."""
+    inputs, out = _shapes(step, sizes)
+    attrs = step["attrs"]
+    channels = attrs["channels"]
+    total: float = math.prod(attrs["kernel_shape"]) * channels * math.prod(out[:-1])
+    if "expand_kernel_shape" in attrs:
+        kernel, strides = attrs["expand_kernel_shape"], attrs["expand_strides"]
+        pads, dilations = attrs["expand_pads"], attrs["expand_dilations"]
+        positions = inputs[0][0]
+        for axis in range(2):
+            room = inputs[0][axis + 1] + pads[axis] + pads[axis + 2]
+            positions *= (room - dilations[axis] * (kernel[axis] - 1) - 1) // strides[axis] + 1
+        total += positions * channels * math.prod(kernel) * attrs["cin"]
+    if attrs.get("projects"):
+        total += math.prod(out) * channels
+    return 2.0 * total
+
+
 def _conv_transpose(step: Mapping[str, Any], sizes: _Sizes) -> float:
     inputs, _ = _shapes(step, sizes)
     attrs = step["attrs"]
@@ -192,6 +211,7 @@ _FLOPS: dict[str, Any] = {
     "gemm": _gemm,
     "conv": _conv,
     "conv_winograd": _conv,
+    "conv_chain": _conv_chain,
     "conv_transpose": _conv_transpose,
     "matmul": _matmul,
 }

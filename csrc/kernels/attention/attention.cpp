@@ -166,6 +166,7 @@ struct SmallProduct {
       for (int64_t column = 0; column < columns; column += panels * kPanel) {
         const int64_t some = std::min(panels, (columns - column + kPanel - 1) / kPanel);
         tile.b = b + column / kPanel * b_panel;
+        tile.ahead = tile.b;
         tile.c = c + column;
         tile.columns = std::min(panels * kPanel, columns - column);
         const auto& variants = direct ? kernels.direct : kernels.packed;

@@ -17,9 +17,6 @@
 namespace graphopt {
 namespace {
 
-// With fewer channels than this the taps of a line are taken as one run, so that inner loops stay long.
-constexpr int64_t kFewChannels = 32;
-
 class ConvKernel final : public Kernel {
  public:
   explicit ConvKernel(const Attrs& attrs)
@@ -115,12 +112,8 @@ class ConvKernel final : public Kernel {
     if (rounds_first(x.dtype == DType::kBF16)) g.channels = pairs_step(cin_);
     g.window_channels = bf16_ && !merged_ ? pairs_of(cin_) : cin_ / group_;
     g.out_channels = cout_;
-    g.merged = merged_ || few_channels();
+    g.merged = merged_ || (!bf16_ && group_ == 1 && merges_taps(window_, cin_));
     return g;
-  }
-
-  [[nodiscard]] bool few_channels() const {
-    return !bf16_ && group_ == 1 && cin_ < kFewChannels && window_.kernel[2] > 1 && window_.dilation[2] == 1;
   }
 
   [[nodiscard]] static int64_t positions(const ConvGeometry& g) { return g.batch * volume(g.in); }

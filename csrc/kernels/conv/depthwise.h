@@ -23,7 +23,8 @@ struct DepthwiseLines {
   const float* bias;      // may be null
   const float* residual;  // like y; may be null
   int64_t columns;
-  int64_t channels;       // floats from a position to the next one
+  int64_t x_position;     // floats from a position to the next one, in the input lines
+  int64_t y_position;     // and in y and residual
   int64_t channel_begin;  // a multiple of 16
   int64_t channel_end;
   int64_t group_size;  // channels that each output channel sees: 1, 2, 4 or 8

@@ -39,7 +39,7 @@ void depthwise_tile(const DepthwiseLines& l, int64_t line, int64_t column, int64
                         GRAPHOPT_INLINE_LAMBDA { return Masked ? Simd::load_n(p, lanes) : Simd::load(p); };
   const int64_t stride = Stride > 0 ? Stride : l.stride;
   const int64_t first = column * stride - l.begin;
-  const int64_t step = l.channels;
+  const int64_t step = l.x_position;
   // The part-th input of each lane's group, at the offset-th position of the tile.
   const auto load_part = [&](const X* p, int64_t offset, auto part) GRAPHOPT_INLINE_LAMBDA {
     p += offset * step;
@@ -92,7 +92,8 @@ void depthwise_tile(const DepthwiseLines& l, int64_t line, int64_t column, int64
   const F bias = l.bias == nullptr ? Simd::zero() : load(l.bias + channel);
   const F low = Simd::set1(l.low);
   const F high = Simd::set1(l.high);
-  const int64_t offset = line * l.y_step + column * step + channel;
+  const int64_t y_position = l.y_position;
+  const int64_t offset = line * l.y_step + column * y_position + channel;
   const float* residual = l.residual == nullptr ? nullptr : l.residual + offset;
   const bool before = residual != nullptr && !l.residual_after;
   const bool after = residual != nullptr && l.residual_after;
@@ -100,14 +101,14 @@ void depthwise_tile(const DepthwiseLines& l, int64_t line, int64_t column, int64
   unroll<kColumns>([&](auto t) GRAPHOPT_INLINE_LAMBDA {
     if (Checked && column + t >= columns) return;
     F x = Simd::add(acc[t], bias);
-    if (before) x = Simd::add(x, load(residual + t * step));
+    if (before) x = Simd::add(x, load(residual + t * y_position));
     x = Simd::min(high, Simd::max(low, x));
-    if (after) x = Simd::add(x, load(residual + t * step));
+    if (after) x = Simd::add(x, load(residual + t * y_position));
     if (l.y_half) {
-      auto* y = static_cast<uint16_t*>(l.y) + offset + t * step;
+      auto* y = static_cast<uint16_t*>(l.y) + offset + t * y_position;
       Masked ? Simd::store_half_n(y, x, lanes) : Simd::store_half(y, x);
     } else {
-      float* y = static_cast<float*>(l.y) + offset + t * step;
+      float* y = static_cast<float*>(l.y) + offset + t * y_position;
       Masked ? Simd::store_n(y, x, lanes) : Simd::store(y, x);
     }
   });
@@ -116,15 +117,20 @@ void depthwise_tile(const DepthwiseLines& l, int64_t line, int64_t column, int64
 template <class X, int Group, int Kernel, int Stride>
 void depthwise_channels(const DepthwiseLines& l) {
   const int64_t reach = (kColumns - 1) * l.stride + l.dilation * (l.kernel - 1);  // last input of a tile
+  constexpr int kMaskedKernel = Group == 1 ? Kernel : 0;
+  constexpr int kMaskedStride = Group == 1 ? Stride : 0;
   for (int64_t channel = l.channel_begin; channel < l.channel_end; channel += Simd::kLanes) {
     const int64_t lanes = l.channel_end - channel;
     const float* weights = l.weights + channel / 16 * l.panel + channel % 16;
     for (int64_t line = 0; line < l.count; ++line) {
-      for (int64_t column = 0; column < l.columns; column += kColumns) {
+      for (int64_t begin = 0; begin < l.columns; begin += kColumns) {
+        // The last tile overlaps the one before it: some outputs twice cost less than a tile with checks.
+        int64_t column = begin;
+        if (begin + kColumns > l.columns && begin > 0) column = l.columns - kColumns;
         const int64_t first = column * l.stride - l.begin;
         const bool inside = first >= 0 && first + reach < l.columns_in && column + kColumns <= l.columns;
         if (lanes < Simd::kLanes) {
-          depthwise_tile<X, Group, 0, 0, true, true>(l, line, column, channel, lanes, weights);
+          depthwise_tile<X, Group, kMaskedKernel, kMaskedStride, true, true>(l, line, column, channel, lanes, weights);
         } else if (inside) {
           depthwise_tile<X, Group, Kernel, Stride, false, false>(l, line, column, channel, lanes, weights);
         } else {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/conv/depthwise.h"
 #include "kernels/gemm/driver.h"
 #include "runtime/cpu.h"
 
@@ -64,7 +63,8 @@ class DepthwiseTask {
     l.bias = operands_.bias;
     l.residual = operands_.residual == nullptr || add_later ? nullptr : operands_.residual + offset;
     l.columns = g_.out[2];
-    l.channels = g_.channels;
+    l.x_position = g_.channels;
+    l.y_position = g_.channels;
     l.channel_begin = channels.begin;
     l.channel_end = channels.end;
     l.group_size = g_.window_channels;
@@ -75,8 +75,12 @@ class DepthwiseTask {
     l.low = epilogue_.low();
     l.high = epilogue_.high();
     l.residual_after = epilogue_.residual_after;
-    operands_.x_half ? conv_kernels().depthwise_half(l) : conv_kernels().depthwise(l);
-    if (!clamp) activate(offset, l.count * l.columns, channels);
+    run_depthwise_lines(l, operands_.x_half);
+    if (clamp) return;
+    const int64_t first = offset + channels.begin;
+    activate_positions(epilogue_, static_cast<float*>(operands_.y) + first,
+                       add_later && operands_.residual != nullptr ? operands_.residual + first : nullptr, g_.channels,
+                       l.count * l.columns, channels.end - channels.begin);
   }
 
  private:
@@ -104,19 +108,6 @@ class DepthwiseTask {
     }
   }
 
-  void activate(int64_t offset, int64_t positions, Range channels) const {
-    constexpr int64_t kSome = 64;
-    int64_t rows[kSome];
-    for (int64_t i = 0; i < kSome; ++i) rows[i] = i * g_.channels;
-    const bool add = epilogue_.residual_after && operands_.residual != nullptr;
-    for (int64_t position = 0; position < positions; position += kSome) {
-      const int64_t at = offset + position * g_.channels + channels.begin;
-      gemm_kernels().activate(epilogue_.activation, epilogue_.alpha, epilogue_.beta,
-                              static_cast<float*>(operands_.y) + at, add ? operands_.residual + at : nullptr, rows,
-                              std::min(kSome, positions - position), channels.end - channels.begin);
-    }
-  }
-
   const ConvGeometry& g_;
   const Epilogue& epilogue_;
   const DepthwiseOperands& operands_;
@@ -126,6 +117,23 @@ class DepthwiseTask {
 };
 
 }  // namespace
+
+void run_depthwise_lines(const DepthwiseLines& lines, bool x_half) {
+  x_half ? conv_kernels().depthwise_half(lines) : conv_kernels().depthwise(lines);
+}
+
+void activate_positions(const Epilogue& epilogue, float* y, const float* residual, int64_t step, int64_t positions,
+                        int64_t channels) {
+  constexpr int64_t kSome = 64;
+  int64_t rows[kSome];
+  for (int64_t i = 0; i < kSome; ++i) rows[i] = i * step;
+  for (int64_t position = 0; position < positions; position += kSome) {
+    const int64_t at = position * step;
+    gemm_kernels().activate(epilogue.activation, epilogue.alpha, epilogue.beta, y + at,
+                            residual == nullptr ? nullptr : residual + at, rows, std::min(kSome, positions - position),
+                            channels);
+  }
+}
 
 void run_depthwise(const ConvGeometry& geometry, const Epilogue& epilogue, const DepthwiseOperands& operands,
                    const Parallel& parallel) {

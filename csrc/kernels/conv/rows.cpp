@@ -86,9 +86,18 @@ void ConvRows::fill_line(int64_t run, const float** slots, float*& spare) const 
 void ConvRows::fill_merged(int64_t run, const float** slots, const float* line, int64_t first, float*& spare) const {
   const ConvGeometry& g = *geometry;
   const int64_t last = g.in[2] - g.window.kernel[2];
-  for (int64_t r = 0; r < run; ++r, first += g.window.stride[2]) {
-    slots[r] = first >= 0 && first <= last ? line + first * g.channels : assemble(g, line, first, spare);
+  const int64_t stride = g.window.stride[2];
+  int64_t r = 0;
+  for (; r < run && first < 0; ++r, first += stride) slots[r] = assemble(g, line, first, spare);
+  // Rows whose inputs all lie in the line.
+  const int64_t inside = first > last ? 0 : std::min(run - r, (last - first) / stride + 1);
+  if (inside > 0) {
+    const float* from = line + first * g.channels;
+    const int64_t step = stride * g.channels;
+    for (int64_t i = 0; i < inside; ++i) slots[r + i] = from + i * step;
   }
+  r += inside;
+  for (first += inside * stride; r < run; ++r, first += stride) slots[r] = assemble(g, line, first, spare);
 }
 
 void ConvTransposeRows::fill(int64_t row, int64_t count, const float** table, int64_t* c_rows, float*& /*spare*/) {

@@ -23,6 +23,11 @@ struct ConvGeometry {
   [[nodiscard]] int64_t depth() const { return merged ? window.kernel[2] * window_channels : window_channels; }
 };
 
+// Whether the taps along a line are taken as one run: of few channels each, so that inner loops stay long.
+inline bool merges_taps(const Window& window, int64_t channels) {
+  return channels < 32 && window.kernel[2] > 1 && window.dilation[2] == 1;
+}
+
 // One row an output position.
 struct ConvRows {
   const ConvGeometry* geometry = nullptr;

@@ -13,6 +13,7 @@ struct Simd {
   using F = __m256;
   using I = __m256i;
   using M = __m256;
+  using Lower = F;  // only vectors of 16 have halves of their own
 
   static __m256i first(int64_t n) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -40,6 +41,10 @@ struct Simd {
       _mm256_maskstore_ps(p, first(n), x);
     }
   }
+
+  static Lower lower(F a) { return a; }
+  static Lower load_lower(const float* p) { return load(p); }
+  static F from_lower(Lower a) { return a; }
 
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static F add(F a, F b) { return _mm256_add_ps(a, b); }

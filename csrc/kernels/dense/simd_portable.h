@@ -11,6 +11,7 @@ struct Simd {
   typedef float F __attribute__((vector_size(16)));
   typedef int32_t I __attribute__((vector_size(16)));
   using M = I;
+  using Lower = F;  // only vectors of 16 have halves of their own
 
   static F zero() { return F{0, 0, 0, 0}; }
   static F set1(float x) { return F{x, x, x, x}; }
@@ -69,6 +70,10 @@ struct Simd {
     typedef uint32_t U __attribute__((vector_size(16)));
     return (F)((U)a & 0xffff0000U);
   }
+  static Lower lower(F a) { return a; }
+  static Lower load_lower(const float* p) { return load(p); }
+  static F from_lower(Lower a) { return a; }
+
   static F fma(F a, F b, F c) { return a * b + c; }
   static F add(F a, F b) { return a + b; }
   static F sub(F a, F b) { return a - b; }

@@ -218,6 +218,12 @@ class GemmTask {
     tile.a_rows = table_ + (index * table_blocks_ * shape_.segments + segment) * kTableRows;
     tile.c_rows = c_rows_ + index * table_blocks_ * kTableRows;
     tile.b = operands_.b + panel * operands_.b_panel + b_offset_;
+    // Tiles of columns take their weights one after the other; the first tiles of rows bring the next ones'.
+    tile.ahead = tile.b;
+    const int64_t next = panel + tile_panels_ + index;
+    if (!blocking_.rows_outer && index < tile_panels_ && next < panels_.end) {
+      tile.ahead = operands_.b + next * operands_.b_panel + b_offset_;
+    }
     tile.columns = std::min(panels * kPanel, shape_.n - column);
     tile.bias = operands_.bias == nullptr ? nullptr : operands_.bias + column;
     if (!epilogue_.is_clamp() && (shape_.c_half || shape_.residual_half)) {
@@ -244,7 +250,8 @@ class GemmTask {
     if (registers_ != nullptr) {
       registers_->pairs(tile, static_cast<int>(rows), static_cast<int>(panels), tile_scope_->state());
     } else {
-      const auto& packed = shape_.pairs ? kernels_.pairs : kernels_.packed;
+      const bool half = tile.columns <= panels * kPanel - kPanel / 2;
+      const auto& packed = shape_.pairs ? kernels_.pairs : half ? kernels_.packed_half : kernels_.packed;
       const auto& variants = operands_.direct ? kernels_.direct : packed;
       variants[panels - 1][rows - 1](tile);
     }

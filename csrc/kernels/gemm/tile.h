@@ -31,6 +31,7 @@ struct Tile {
   const int64_t* b_segments;  // where in B (in floats from b) each segment begins; null: one after the other
   int64_t b_step;             // direct kernels only
   int64_t b_panel;            // floats from a panel to the next one
+  const float* ahead;         // a line of it is brought to the cache at every k: weights of later tiles
   float* c;
   const int64_t* c_rows;  // offset of each row, in c and in residual
   const float* bias;      // of the tile's first column; may be null
@@ -55,6 +56,8 @@ struct GemmKernels {
   int max_rows[kMaxPanels];
   TileKernel packed[kMaxPanels][kTableRows];
   TileKernel direct[kMaxPanels][kTableRows];
+  // As `packed`, for at most 8 columns of the last panel: their vectors are half as long, or half as many.
+  TileKernel packed_half[kMaxPanels][kTableRows];
   // As `packed`, where A and B hold two bfloat16 numbers, neighbours along K, in the place of a float.
   TileKernel pairs[kMaxPanels][kTableRows];
   // Rounds rows of `columns` floats to such pairs; an odd last one is paired with zero.

@@ -90,16 +90,23 @@ template <int Rows, int Panels, bool Half>
   });
 }
 
-// Direct: B is in place, so loads of the last panel are masked. Product: Multiply or DotPairs.
-template <int Rows, int Panels, bool Direct, class Product = Multiply>
+// Direct: B is in place, so loads of the last panel are masked. Half: the last panel has 8 columns at most.
+// Product: Multiply or DotPairs.
+template <int Rows, int Panels, bool Direct, class Product = Multiply, bool Half = false>
 [[gnu::always_inline]] inline void run_tile(const Tile& t) {
   constexpr int kWidth = Panels * kVectors;
+  // Vectors of full length to sum; a vector of half the length follows where a panel is no more than one.
+  constexpr int kFull = Half ? kWidth - (kVectors + 1) / 2 : kWidth;
+  constexpr bool kHalfVector = Half && kVectors == 1;
   Simd::F acc[Rows][kWidth];
+  typename Simd::Lower lower[Rows];
   unroll<Rows>([&](auto r) GRAPHOPT_INLINE_LAMBDA {
     unroll<kWidth>([&](auto v) GRAPHOPT_INLINE_LAMBDA { acc[r][v] = Simd::zero(); });
+    if constexpr (kHalfVector) lower[r] = Simd::lower(Simd::zero());
   });
   const float* const* rows = t.a_rows;
   const float* b = t.b;
+  const float* ahead = t.ahead;
   const int64_t depth = t.depth;
   const int64_t panel = t.b_panel;
   const int64_t step = Direct ? t.b_step : kPanel;
@@ -108,17 +115,27 @@ template <int Rows, int Panels, bool Direct, class Product = Multiply>
     const float* a[Rows];
     unroll<Rows>([&](auto r) GRAPHOPT_INLINE_LAMBDA { a[r] = rows[r] + t.a_offset; });
     for (int64_t k = 0; k < depth; ++k) {
-      Simd::F column[kWidth];
-      unroll<kWidth>([&](auto v) GRAPHOPT_INLINE_LAMBDA {
+      Simd::F column[kFull > 0 ? kFull : 1];
+      unroll<kFull>([&](auto v) GRAPHOPT_INLINE_LAMBDA {
         const float* p = b + (v / kVectors) * panel + (v % kVectors) * Simd::kLanes;
         column[v] = Direct && v / kVectors == Panels - 1 ? Simd::load_n(p, lanes_from(t, v)) : Simd::load(p);
       });
+      typename Simd::Lower last;
+      if constexpr (kHalfVector) last = Simd::load_lower(b + (Panels - 1) * panel);
       b += step;
+      if constexpr (!Direct) {
+        __builtin_prefetch(ahead, 0, 2);
+        ahead += kPanel;
+      }
       unroll<Rows>([&](auto r) GRAPHOPT_INLINE_LAMBDA {
         const Simd::F x = Simd::set1(a[r][k]);
-        unroll<kWidth>([&](auto v) GRAPHOPT_INLINE_LAMBDA { acc[r][v] = Product::step(x, column[v], acc[r][v]); });
+        unroll<kFull>([&](auto v) GRAPHOPT_INLINE_LAMBDA { acc[r][v] = Product::step(x, column[v], acc[r][v]); });
+        if constexpr (kHalfVector) lower[r] = Simd::fma(Simd::lower(x), last, lower[r]);
       });
     }
+  }
+  if constexpr (kHalfVector) {
+    unroll<Rows>([&](auto r) GRAPHOPT_INLINE_LAMBDA { acc[r][kWidth - 1] = Simd::from_lower(lower[r]); });
   }
   constexpr bool kHalf = Product::kPairs;
   if (t.finish && !t.accumulate && (kHalf || (t.residual == nullptr && !t.c_half))) {
@@ -139,6 +156,11 @@ void packed_tile(const Tile& t) {
 }
 
 template <int Rows, int Panels>
+void packed_half_tile(const Tile& t) {
+  run_tile<Rows, Panels, false, Multiply, true>(t);
+}
+
+template <int Rows, int Panels>
 void pairs_tile(const Tile& t) {
   run_tile<Rows, Panels, false, DotPairs>(t);
 }
@@ -153,6 +175,7 @@ constexpr void add_tiles(GemmKernels& kernels) {
   kernels.max_rows[Panels - 1] = MaxRows;
   unroll<MaxRows>([&](auto r) {
     kernels.packed[Panels - 1][r] = packed_tile<r + 1, Panels>;
+    kernels.packed_half[Panels - 1][r] = packed_half_tile<r + 1, Panels>;
     kernels.pairs[Panels - 1][r] = pairs_tile<r + 1, Panels>;
     if constexpr (Panels <= kMaxDirectPanels) kernels.direct[Panels - 1][r] = direct_tile<r + 1, Panels>;
   });

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from graphopt.backends.base import Backend, Compiled, Target, Unavailable
+from graphopt.backends.cpu.fuse_chains import FuseChains
 from graphopt.backends.cpu.fuse_epilogue import FuseEpilogue
 from graphopt.backends.cpu.fuse_groups import FuseGroups, classify
 from graphopt.backends.cpu.lower_attention import LowerAttention
@@ -124,6 +125,7 @@ class CpuBackend(Backend):
             *clean,
             FuseEpilogue(),
             *((StoreBf16(exclude),) if bf16 else ()),
+            FuseChains(),
             LowerViews(),
             *parse_pipeline("eliminate-dead").passes,
             FuseGroups(),

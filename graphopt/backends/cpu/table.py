@@ -8,6 +8,7 @@ __all__ = ["TABLE"]
 
 TABLE = PassTable(
     {
+        "cpu-fuse-chains": "graphopt.backends.cpu.fuse_chains:FuseChains",
         "cpu-fuse-epilogue": "graphopt.backends.cpu.fuse_epilogue:FuseEpilogue",
         "cpu-fuse-groups": "graphopt.backends.cpu.fuse_groups:FuseGroups",
         "cpu-lower-attention": "graphopt.backends.cpu.lower_attention:LowerAttention",
