@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 # The relative L2 error that outputs of floats may have; 0: the tolerance of their type.
-PRECISIONS = {"fp32": 0.0, "bf16": 1.5e-2}
+PRECISIONS = {"fp32": 0.0, "bf16": 1.5e-2, "fp16": 1e-2}
 _CUSTOM_OP_REMEDY = (
     "export the model without this custom op, or define it by graphopt.ops.register(OpDef(...))"
 )
@@ -78,10 +78,11 @@ def compile(
 
     ``model`` is an ONNX path, bytes, ModelProto, or a Graph. ``input_shapes`` fixes or renames
     dimensions. ``verify`` runs source and artifact on ``inputs`` (random ones if none are given)
-    and compares. ``precision`` is fp32 or bf16 (products with constant weights on bfloat16
+    and compares; where the target's device is missing, the manifest says that nothing was run.
+    ``precision`` is fp32, on the CPU bf16 (products with constant weights on bfloat16
     operands; with ``verify`` the layers that would move outputs by more than 1.5e-2 stay in
-    float32, named in the target of the artifact). ``strict`` makes a node that falls back to the
-    interpreter an error.
+    float32, named in the target of the artifact), on CUDA fp16 (f16 between kernels, sums in f32;
+    budget 1e-2). ``strict`` makes a node that falls back to the interpreter an error.
 
     Raises ModelError, OptionError, InputError, UnsupportedError (an op that nobody defines; with
     ``strict`` one that no kernel runs), ToolchainError, CompileError, VerificationError,
@@ -295,23 +296,29 @@ def check(
     """Runs source model and artifact on the same inputs; returns the errors measured.
 
     An output may differ by the tolerance of its type, by ``budget`` if it is of floats, or by twice
-    what the oracle's own result moves by rounding, whatever is most. Raises VerificationError
-    naming an output that differs by more than that.
+    what the oracle's own result moves by rounding, whatever is most. An artifact whose device is
+    missing is not run: the result says why. Raises VerificationError naming an output that differs
+    by more than that.
     """
     from graphopt.runtime import load
     from graphopt.verify import compare, find_oracle, rounding_errors
 
-    oracle = find_oracle(model, source)
-    found = _runnable(oracle, source, inputs)
-    if found is None:
-        return {
-            "skipped": "the source model runs on none of the inputs tried; pass inputs of your own"
-        }
-    inputs, expected = found
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "check.gopt"
         artifact.save(path)
-        actual = load(path).run(inputs)
+        try:
+            session = load(path)
+        except ToolchainError as error:
+            return {"skipped": str(error)}
+        oracle = find_oracle(model, source)
+        found = _runnable(oracle, source, inputs)
+        if found is None:
+            return {
+                "skipped": "the source model runs on none of the inputs tried; pass inputs of your "
+                "own"
+            }
+        inputs, expected = found
+        actual = session.run(inputs)
     results = compare(actual, expected, budget=budget)
     rounding: dict[str, float] = {}
     if not all(c.ok for c in results):

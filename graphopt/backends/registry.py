@@ -15,6 +15,7 @@ _GROUP = "graphopt.backends"
 # Ours, for a source tree that was never installed.
 _OWN = {
     "cpu": "graphopt.backends.cpu:CpuBackend",
+    "cuda": "graphopt.backends.cuda:CudaBackend",
     "reference": "graphopt.backends.reference:ReferenceBackend",
 }
 

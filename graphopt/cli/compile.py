@@ -44,7 +44,15 @@ def compile_command(
         typer.Option("-o", "--output", help="Artifact (default: MODEL.gopt).", readable=False),
     ] = None,
     target: Annotated[str, typer.Option("--target", help="What to compile for.")] = "cpu",
-    precision: Annotated[str, typer.Option("--precision", help="fp32 or bf16.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option("--precision", help="fp32, bf16 (cpu) or fp16 (cuda).")
+    ] = "fp32",
+    arch: Annotated[
+        str | None, typer.Option("--arch", help="GPU generations (cuda), such as sm_80,sm_90.")
+    ] = None,
+    toolkit: Annotated[
+        str | None, typer.Option("--cuda-toolkit", help="NVRTC's major version (cuda): 13 or 12.")
+    ] = None,
     level: Annotated[str, typer.Option("-O", "--optimize", help="O0, O1 or O2.")] = "O2",
     exact: Annotated[
         bool, typer.Option("--exact", help="Only algorithms that round as plain sums do.")
@@ -73,7 +81,13 @@ def compile_command(
     import graphopt.compiler as compiler
     from graphopt.backends.base import Target
 
-    for option, value in (("exact", "on" if exact else ""), ("exclude", "+".join(exclude or ()))):
+    options = {
+        "exact": "on" if exact else "",
+        "exclude": "+".join(exclude or ()),
+        "arch": "+".join(filter(None, (arch or "").split(","))),
+        "toolkit": toolkit or "",
+    }
+    for option, value in options.items():
         if value:
             target = str(Target.parse(target).with_option(option, value))
     path = output or model.with_suffix(".gopt")

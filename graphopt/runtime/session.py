@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -244,13 +246,13 @@ class Session:
                 raise InputError(
                     f"input '{missing[0].name}' is missing; expected {missing[0].type}"
                 )
-            return [_to_array(inputs[spec.name], spec) for spec in self._inputs]
+            return [to_array(inputs[spec.name], spec) for spec in self._inputs]
         if isinstance(inputs, np.ndarray) or not isinstance(inputs, Sequence):
             raise InputError("give a dictionary of arrays by name, or a list of arrays in order")
         if len(inputs) != len(self._inputs):
             listing = _listing("input", self._inputs)
             raise InputError(f"expected {len(self._inputs)} inputs, got {len(inputs)}; {listing}")
-        return [_to_array(x, spec) for x, spec in zip(inputs, self._inputs, strict=True)]
+        return [to_array(x, spec) for x, spec in zip(inputs, self._inputs, strict=True)]
 
     def __repr__(self) -> str:
         inputs = ", ".join(map(str, self._inputs))
@@ -262,14 +264,34 @@ def load(path: str | os.PathLike[str] | bytes, threads: int | None = None) -> Se
     """Load an artifact from a file, or from the bytes of one.
 
     Args:
-        path: the `.gopt` file.
+        path: the `.gopt` file. One that was compiled for CUDA runs on the first device.
         threads: how many threads a run may use; by default as many as there are processors.
 
     Raises:
         ArtifactError: when the file cannot be read, is truncated, altered or foreign, or was
             compiled for another format version or processor.
+        ToolchainError: when it was compiled for CUDA and there is no driver or device.
     """
+    if not isinstance(path, bytes) and _is_cuda(path):
+        from graphopt.runtime.cuda_session import CudaSession
+
+        return CudaSession(path)
     return Session(path, threads)
+
+
+def _is_cuda(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as an artifact with a CUDA program does. Nothing is checked here: the
+    loader of either kind does."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(30)
+            if len(head) < 30 or head[:4] != b"PK\x03\x04":
+                return False
+            size, name, extra = struct.unpack_from("<IHH", head, 22)
+            file.seek(name + extra, os.SEEK_CUR)
+            return b'"cuda.json"' in file.read(min(size, 1 << 24))
+    except OSError:
+        return False
 
 
 def _specs(arguments: Sequence[tuple[str, int, list[str]]]) -> tuple[TensorSpec, ...]:
@@ -293,7 +315,7 @@ def _listing(what: str, specs: Sequence[TensorSpec]) -> str:
     return f"the model has {what}s {', '.join(str(spec) for spec in specs)}"
 
 
-def _to_array(value: ArrayLike, spec: TensorSpec) -> Array:
+def to_array(value: ArrayLike, spec: TensorSpec) -> Array:
     if isinstance(value, np.ndarray):
         return value
     try:

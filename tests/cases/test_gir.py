@@ -9,21 +9,28 @@ from pathlib import Path
 import pytest
 
 from graphopt.backends.cpu.table import TABLE as CPU_TABLE
+from graphopt.backends.cuda.table import TABLE as CUDA_TABLE
 from graphopt.ir import parse
 from graphopt.passes import TABLE
 from graphopt.rewrite import Pass, RulePass
 from graphopt.testing import Case, CaseFile, parse_cases, run_case
 
 ROOT = Path(__file__).resolve().parents[2]
-BOTH = TABLE.including(CPU_TABLE)
+BACKENDS = {"cpu": CPU_TABLE, "cuda": CUDA_TABLE}
+BOTH = TABLE.including(CPU_TABLE).including(CUDA_TABLE)
 PASSES = {name.replace("-", "_"): BOTH.load(name) for name in TABLE.names()}
-CPU_PASSES = {
-    name.removeprefix("cpu-").replace("-", "_"): CPU_TABLE.load(name) for name in CPU_TABLE.names()
-}
 FILES: list[tuple[Path, type[Pass]]] = [
     *((ROOT / "passes" / f"{stem}.gir", cls) for stem, cls in PASSES.items()),
-    *((ROOT / "backends/cpu/passes" / f"{stem}.gir", cls) for stem, cls in CPU_PASSES.items()),
-]
+    *(
+        (
+            ROOT / "backends" / backend / "passes"
+            / f"{name.removeprefix(f'{backend}-').replace('-', '_')}.gir",
+            table.load(name),
+        )
+        for backend, table in BACKENDS.items()
+        for name in table.names()
+    ),
+]  # fmt: skip
 
 
 @cache

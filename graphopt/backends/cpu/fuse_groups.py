@@ -57,12 +57,13 @@ def kind_of(node: Node) -> str | None:
     return _ROWS.get(node.op.name) or ("movement" if node.op.name in _MOVEMENT else None)
 
 
-def classify(node: Node) -> str | None:
-    """The emitter that takes the node as it stands; None when none does."""
+def classify(node: Node, *, any_index: bool = False) -> str | None:
+    """The emitter that takes the node as it stands; None when none does. ``any_index`` takes a
+    Gather whose indices may lie outside, which then read the nearest element."""
     from graphopt.codegen import can_emit
 
     kind = kind_of(node)
-    if kind is None or (node.is_a("Gather") and not _within(node)):
+    if kind is None or (node.is_a("Gather") and not any_index and not _within(node)):
         return None
     return kind if can_emit(node) is None else None
 
@@ -87,6 +88,8 @@ class FuseGroups(Pass):
     # The most nodes and operands of a group: longer kernels spill registers and compile slowly.
     max_nodes: int = 64
     max_operands: int = 24
+    # Take a Gather whose indices nobody has checked: where a kernel cannot raise an error anyway.
+    any_index: bool = False
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """True when a group was formed."""
@@ -102,7 +105,11 @@ class FuseGroups(Pass):
             bound |= fresh
             if fresh:
                 late.add(node)
-        partition = Partition(graph, lambda node: None if node in late else classify(node))
+
+        def kind(node: Node) -> str | None:
+            return None if node in late else classify(node, any_index=self.any_index)
+
+        partition = Partition(graph, kind)
         if all(unit.kind is None for unit in partition.order):
             return changed
         for unit in list(partition.order):
