@@ -1,4 +1,4 @@
-# graphopt_isa_sources(<portable|avx2|avx512|avx512_bf16|amx> files...)
+# graphopt_isa_sources(<portable|avx2|avx512|avx512_bf16|avx512_vnni|amx> files...)
 #
 # Compiles files for one instruction-set level and adds the objects to graphopt_kernels. Such a file
 # uses intrinsics and raw pointers only: an inline function of a shared header or of the standard
@@ -7,6 +7,7 @@ set(GRAPHOPT_ISA_FLAGS_portable "")
 set(GRAPHOPT_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c)
 set(GRAPHOPT_ISA_FLAGS_avx512 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512)
 set(GRAPHOPT_ISA_FLAGS_avx512_bf16 ${GRAPHOPT_ISA_FLAGS_avx512} -mavx512bf16)
+set(GRAPHOPT_ISA_FLAGS_avx512_vnni ${GRAPHOPT_ISA_FLAGS_avx512} -mavx512vnni)
 set(GRAPHOPT_ISA_FLAGS_amx ${GRAPHOPT_ISA_FLAGS_avx512} -mamx-tile -mamx-bf16 -mamx-int8)
 
 function(graphopt_isa_sources isa)

@@ -32,6 +32,8 @@ class FoldConstants(Pass):
     numerics: ClassVar[Numerics] = EXACT
 
     max_bytes: int = 1 << 20
+    # Integers stay quantized for who has kernels for them.
+    dequantize: bool = False
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """True when a node was folded."""
@@ -57,9 +59,11 @@ class FoldConstants(Pass):
         from_elements = _known_elements(node)
         if from_elements is not None:
             return from_elements
-        if not _foldable(node):
+        if not _foldable(node) or (node.is_a("DequantizeLinear") and not self.dequantize):
             return None
         limit = max(self.max_bytes, sum(_bytes(v) for v in node.inputs))
+        if node.is_a("DequantizeLinear"):
+            limit *= 8
         if any(_bytes(v) > limit for v in node.outputs):
             return None
         operands = [
@@ -79,6 +83,8 @@ class FoldConstants(Pass):
         for value in node.inputs:
             if value is not None and not value.is_constant:
                 return Refusal(f"operand %{value.name} is not constant", value)
+        if node.is_a("DequantizeLinear") and not self.dequantize:
+            return Refusal("its operand stays quantized", node)
         limit = max(self.max_bytes, sum(_bytes(v) for v in node.inputs))
         for value in node.outputs:
             size = _bytes(value)

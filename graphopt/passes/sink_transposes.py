@@ -500,13 +500,26 @@ def _resize(sinker: _Sinker, node: Node) -> list[State] | None:
     return [(sinker.emit(node, inputs).output, perm)]
 
 
+def _quantize(sinker: _Sinker, node: Node) -> list[State] | None:
+    """QuantizeLinear and DequantizeLinear: of one scale, or of one an index of an axis."""
+    state = _only_state(sinker, node)
+    if state is None or node.attr("block_size"):
+        return None
+    source, perm = state
+    alone = all(v is None or v.tensor.numel == 1 for v in node.inputs[1:])
+    attrs = {} if alone else {"axis": perm[int(node.attr("axis")) % len(perm)]}
+    return [(sinker.emit(node, [source, *node.inputs[1:]], attrs).output, perm)]
+
+
 _HANDLERS: dict[str, Handler] = {
     "ArgMax": _reduction,
     "ArgMin": _reduction,
     "Concat": _concat,
+    "DequantizeLinear": _quantize,
     "Hardmax": _with_axis,
     "LogSoftmax": _with_axis,
     "Pad": _pad,
+    "QuantizeLinear": _quantize,
     "Resize": _resize,
     "Slice": _slice,
     "Softmax": _with_axis,

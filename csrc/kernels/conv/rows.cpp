@@ -12,8 +12,9 @@ bool inside(int64_t at, int64_t size) { return at >= 0 && at < size; }
 
 // Pointers for a run of rows whose inputs lie in one line: row r reads position first + r * stride, or
 // zeros where that is no position of the line.
-void fill_run(const float** slots, int64_t count, const float* line, int64_t first, int64_t stride, int64_t size,
-              int64_t channels, const float* zeros) {
+template <class T>
+void fill_run(const T** slots, int64_t count, const T* line, int64_t first, int64_t stride, int64_t size,
+              int64_t channels, const T* zeros) {
   int64_t begin = 0;
   int64_t end = count;
   if (first < 0) begin = std::min(count, (stride - 1 - first) / stride);
@@ -24,25 +25,10 @@ void fill_run(const float** slots, int64_t count, const float* line, int64_t fir
   for (int64_t r = end; r < count; ++r) slots[r] = zeros;
 }
 
-// A copy of the inputs of one merged segment, with zeros for the padding.
-const float* assemble(const ConvGeometry& g, const float* line, int64_t begin, float*& spare) {
-  float* copy = spare;
-  const int64_t taps = g.window.kernel[2];
-  spare += taps * g.window_channels;
-  const int64_t left = std::clamp<int64_t>(-begin, 0, taps);
-  const int64_t right = std::clamp<int64_t>(g.in[2] - begin, left, taps);
-  float* to = std::fill_n(copy, left * g.window_channels, 0.0F);
-  if (right > left) {
-    const auto bytes = static_cast<size_t>((right - left) * g.window_channels) * sizeof(float);
-    std::memcpy(to, line + (begin + left) * g.channels, bytes);
-  }
-  std::fill_n(to + (right - left) * g.window_channels, (taps - right) * g.window_channels, 0.0F);
-  return copy;
-}
-
 }  // namespace
 
-void ConvRows::fill(int64_t row, int64_t count, const float** table, int64_t* c_rows, float*& spare) {
+template <class T>
+void WindowRows<T>::fill(int64_t row, int64_t count, const T** table, int64_t* c_rows, T*& spare) {
   const ConvGeometry& g = *geometry;
   if (row != next_row) cursor = Position(row, g.out);
   next_row = row + count;
@@ -56,7 +42,8 @@ void ConvRows::fill(int64_t row, int64_t count, const float** table, int64_t* c_
 }
 
 // Rows for `run` outputs of one line, from the cursor on.
-void ConvRows::fill_line(int64_t run, const float** slots, float*& spare) const {
+template <class T>
+void WindowRows<T>::fill_line(int64_t run, const T** slots, T*& spare) const {
   const ConvGeometry& g = *geometry;
   const Window& w = g.window;
   const int64_t line = g.in[2] * g.channels;
@@ -70,7 +57,7 @@ void ConvRows::fill_line(int64_t run, const float** slots, float*& spare) const 
         for (int64_t k = 0; k < columns; ++k, slots += kTableRows) std::fill_n(slots, run, zeros);
         continue;
       }
-      const float* from = x + ((cursor.batch * g.in[0] + d) * g.in[1] + h) * line;
+      const T* from = x + ((cursor.batch * g.in[0] + d) * g.in[1] + h) * line;
       if (g.merged) {
         fill_merged(run, slots, from, first, spare);
         slots += kTableRows;
@@ -83,22 +70,44 @@ void ConvRows::fill_line(int64_t run, const float** slots, float*& spare) const 
   }
 }
 
-void ConvRows::fill_merged(int64_t run, const float** slots, const float* line, int64_t first, float*& spare) const {
+template <class T>
+void WindowRows<T>::fill_merged(int64_t run, const T** slots, const T* line, int64_t first, T*& spare) const {
   const ConvGeometry& g = *geometry;
   const int64_t last = g.in[2] - g.window.kernel[2];
   const int64_t stride = g.window.stride[2];
   int64_t r = 0;
-  for (; r < run && first < 0; ++r, first += stride) slots[r] = assemble(g, line, first, spare);
+  for (; r < run && first < 0; ++r, first += stride) slots[r] = assemble(line, first, spare);
   // Rows whose inputs all lie in the line.
   const int64_t inside = first > last ? 0 : std::min(run - r, (last - first) / stride + 1);
   if (inside > 0) {
-    const float* from = line + first * g.channels;
+    const T* from = line + first * g.channels;
     const int64_t step = stride * g.channels;
     for (int64_t i = 0; i < inside; ++i) slots[r + i] = from + i * step;
   }
   r += inside;
-  for (first += inside * stride; r < run; ++r, first += stride) slots[r] = assemble(g, line, first, spare);
+  for (first += inside * stride; r < run; ++r, first += stride) slots[r] = assemble(line, first, spare);
 }
+
+// A copy of the inputs of one merged segment, padding included.
+template <class T>
+const T* WindowRows<T>::assemble(const T* line, int64_t begin, T*& spare) const {
+  const ConvGeometry& g = *geometry;
+  T* copy = spare;
+  const int64_t taps = g.window.kernel[2];
+  spare += taps * g.window_channels;
+  const int64_t left = std::clamp<int64_t>(-begin, 0, taps);
+  const int64_t right = std::clamp<int64_t>(g.in[2] - begin, left, taps);
+  T* to = std::copy_n(zeros, left * g.window_channels, copy);
+  if (right > left) {
+    const auto bytes = static_cast<size_t>((right - left) * g.window_channels) * sizeof(T);
+    std::memcpy(to, line + (begin + left) * g.channels, bytes);
+  }
+  std::copy_n(zeros, (taps - right) * g.window_channels, to + (right - left) * g.window_channels);
+  return copy;
+}
+
+template struct WindowRows<float>;
+template struct WindowRows<uint8_t>;
 
 void ConvTransposeRows::fill(int64_t row, int64_t count, const float** table, int64_t* c_rows, float*& /*spare*/) {
   const ConvGeometry& g = *geometry;

@@ -1,4 +1,5 @@
 // The rows of the matrices that a convolution multiplies: windows of a channels-last tensor, by pointer.
+// T is float, or uint8_t for the elements of a quantized tensor.
 #pragma once
 
 #include <vector>
@@ -13,7 +14,7 @@ struct ConvGeometry {
   int64_t batch = 0;
   Dims3 in{};
   Dims3 out{};
-  int64_t channels = 0;         // of X: floats from a position to the next one
+  int64_t channels = 0;         // of X: elements from a position to the next one
   int64_t window_channels = 0;  // that one output sees (cin / group)
   int64_t out_channels = 0;     // of Y
   // The taps along the innermost axis make one segment: their inputs lie side by side in memory.
@@ -29,20 +30,24 @@ inline bool merges_taps(const Window& window, int64_t channels) {
 }
 
 // One row an output position.
-struct ConvRows {
+template <class T>
+struct WindowRows {
   const ConvGeometry* geometry = nullptr;
-  const float* x = nullptr;
-  const float* zeros = nullptr;  // depth() of them, for taps in the padding
+  const T* x = nullptr;
+  const T* zeros = nullptr;  // depth() of what the padding holds, for taps in it
   // Where the last rows ended, from which the next ones mostly go on.
   Position cursor{};
   int64_t next_row = 0;
 
-  void fill(int64_t row, int64_t count, const float** table, int64_t* c_rows, float*& spare);
+  void fill(int64_t row, int64_t count, const T** table, int64_t* c_rows, T*& spare);
 
  private:
-  void fill_line(int64_t run, const float** slots, float*& spare) const;
-  void fill_merged(int64_t run, const float** slots, const float* line, int64_t first, float*& spare) const;
+  void fill_line(int64_t run, const T** slots, T*& spare) const;
+  void fill_merged(int64_t run, const T** slots, const T* line, int64_t first, T*& spare) const;
+  const T* assemble(const T* line, int64_t begin, T*& spare) const;
 };
+
+using ConvRows = WindowRows<float>;
 
 // The outputs of a transposed convolution whose coordinates are `phase` modulo the strides: they share
 // their taps, which make them an ordinary convolution of stride one.

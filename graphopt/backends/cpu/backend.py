@@ -13,6 +13,8 @@ from graphopt.backends.cpu.fuse_groups import FuseGroups, classify
 from graphopt.backends.cpu.lower_attention import LowerAttention
 from graphopt.backends.cpu.lower_bf16 import LowerBf16
 from graphopt.backends.cpu.lower_dense import LowerDense
+from graphopt.backends.cpu.fuse_int8 import FuseInt8
+from graphopt.backends.cpu.lower_int8 import LowerInt8
 from graphopt.backends.cpu.lower_native import LowerNative, refusal
 from graphopt.backends.cpu.lower_recurrent import LowerRecurrent
 from graphopt.backends.cpu.lower_rotary import LowerRotary
@@ -117,12 +119,16 @@ class CpuBackend(Backend):
             *parse_pipeline(_ATTENTION).passes,
             LowerRotary(),
             LowerAttention(),
+            LowerInt8(),
+            # What is left of quantized weights is for kernels on floats.
+            *parse_pipeline("fold-constants{dequantize=true}").passes,
             *(() if exact or (bf16 and self._amx(target)) else (LowerWinograd(bf16),)),
             LowerRecurrent(),
             LowerDense(),
             *((LowerBf16(exclude),) if bf16 else ()),
             *layout,
             *clean,
+            FuseInt8(),
             FuseEpilogue(),
             *((StoreBf16(exclude),) if bf16 else ()),
             FuseChains(),

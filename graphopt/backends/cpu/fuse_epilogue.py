@@ -20,7 +20,7 @@ from graphopt.backends.cpu.ops import DOMAIN, plan_regions
 from graphopt.ir import Builder, DType, Graph, Node, Value
 from graphopt.rewrite import Pass, PassContext, record_edit
 
-__all__ = ["FuseEpilogue"]
+__all__ = ["ACTIVATIONS", "FuseEpilogue", "precedes"]
 
 _KERNELS = frozenset({"gemm", "matmul", "conv", "conv_winograd", "conv_transpose"})
 _BIAS, _RESIDUAL = 2, 3
@@ -84,12 +84,13 @@ def _split(node: Node) -> tuple[Node, Value] | None:
     found = [(h, o) for h, o in ((_heavy(a, node), b), (_heavy(b, node), a)) if h is not None]
     if not found:
         return None
-    if len(found) == 2 and _precedes(found[1][0], found[0][0]):
+    if len(found) == 2 and precedes(found[1][0], found[0][0]):
         return found[0]
     return found[-1]
 
 
-def _precedes(a: Node, b: Node) -> bool:
+def precedes(a: Node, b: Node) -> bool:
+    """True when ``a`` comes before ``b`` in their graph."""
     node: Node | None = b
     while node is not None:
         if node is a:
@@ -169,7 +170,7 @@ def _swish(node: Node) -> dict[str, Any] | None:
     return {"activation": "silu"} if float(node.attr("alpha")) == 1.0 else None
 
 
-_ACTIVATIONS: dict[str, Callable[[Node], dict[str, Any] | None]] = {
+ACTIVATIONS: dict[str, Callable[[Node], dict[str, Any] | None]] = {
     "Clip": _clip,
     "Elu": _plain("elu", ("alpha", "alpha")),
     "Gelu": _gelu,
@@ -186,7 +187,7 @@ _ACTIVATIONS: dict[str, Callable[[Node], dict[str, Any] | None]] = {
 
 
 def _activation(node: Node) -> Fused | None:
-    make = _ACTIVATIONS.get(node.op.name)
+    make = ACTIVATIONS.get(node.op.name)
     heavy = None if make is None else _heavy(node.input(0), node)
     if make is None or heavy is None or heavy.attrs.get("activation"):
         return None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphopt.backends.cpu.ops import GROUP, plan_regions
+from graphopt.backends.cpu.quantized import is_per_tensor
 from graphopt.backends.cpu.partition import Partition, Unit
 from graphopt.backends.plan import bound_symbols, new_symbols
 from graphopt.ir import Graph, Node, TensorType, Trait, Value
@@ -46,11 +47,20 @@ _MOVEMENT = frozenset(
 _BAKED = 1
 
 
+def _pointwise(node: Node) -> bool:
+    """Element i of the output is made of elements i of broadcast operands: so with one scale."""
+    if node.op.domain:
+        return False
+    if node.op.name in ("QuantizeLinear", "DequantizeLinear"):
+        return is_per_tensor(node)
+    return node.op.has(Trait.POINTWISE)
+
+
 def kind_of(node: Node) -> str | None:
     """The emitter that takes the node, by its op alone."""
     if node.op.domain:
         return None
-    if node.op.has(Trait.POINTWISE):
+    if _pointwise(node):
         return "pointwise"
     if node.op.has(Trait.REDUCTION):
         return "reduce"
@@ -187,7 +197,7 @@ def _epilogue(upper: Unit, lower: Unit, value: Value) -> str | None:
 
 def _main(unit: Unit) -> Node | None:
     """The node of a unit that is not pointwise."""
-    found = [node for node in unit.nodes if not node.op.has(Trait.POINTWISE)]
+    found = [node for node in unit.nodes if not _pointwise(node)]
     return found[0] if len(found) == 1 else None
 
 
@@ -241,7 +251,7 @@ def _static(value: Value, unit: Unit) -> bool:
     if not isinstance(value.type, TensorType) or not value.type.dtype.is_integer:
         return False
     for node in unit.nodes:
-        if value in node.inputs and (node.op.has(Trait.POINTWISE) or node.input(0) is value):
+        if value in node.inputs and (_pointwise(node) or node.input(0) is value):
             return False
         if node.is_a("Gather") or (node.is_a("Concat") and value in node.inputs):
             return False

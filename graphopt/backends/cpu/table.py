@@ -10,10 +10,12 @@ TABLE = PassTable(
     {
         "cpu-fuse-chains": "graphopt.backends.cpu.fuse_chains:FuseChains",
         "cpu-fuse-epilogue": "graphopt.backends.cpu.fuse_epilogue:FuseEpilogue",
+        "cpu-fuse-int8": "graphopt.backends.cpu.fuse_int8:FuseInt8",
         "cpu-fuse-groups": "graphopt.backends.cpu.fuse_groups:FuseGroups",
         "cpu-lower-attention": "graphopt.backends.cpu.lower_attention:LowerAttention",
         "cpu-lower-bf16": "graphopt.backends.cpu.lower_bf16:LowerBf16",
         "cpu-lower-dense": "graphopt.backends.cpu.lower_dense:LowerDense",
+        "cpu-lower-int8": "graphopt.backends.cpu.lower_int8:LowerInt8",
         "cpu-lower-native": "graphopt.backends.cpu.lower_native:LowerNative",
         "cpu-lower-recurrent": "graphopt.backends.cpu.lower_recurrent:LowerRecurrent",
         "cpu-lower-rotary": "graphopt.backends.cpu.lower_rotary:LowerRotary",
