@@ -61,7 +61,7 @@ def test_pipelines_print_and_parse(
     ("spec", "cause"),
     [
         ("simplfy", "there is no pass 'simplfy'; did you mean simplify"),
-        ("fold-constants{max=1}", "has no option 'max' (it has ['max_bytes'])"),
+        ("fold-constants{max=1}", "has no option 'max' (it has ['dequantize', 'max_bytes'])"),
         ("fold-constants{max_bytes=big}", "option 'max_bytes' of pass 'fold-constants'"),
         ("fold-constants{max_bytes=1", "unbalanced"),
         ("simplify}", "unbalanced '}'"),

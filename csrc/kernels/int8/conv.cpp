@@ -53,8 +53,7 @@ class ConvInt8 final : public Kernel {
     const ConvGeometry g = geometry(x, y);
     check_conv_output(window_, g.in, g.out, "conv_int8");
     const int8::Shape shape = this->shape(g);
-    const int64_t packed =
-        depthwise_ ? int8::depthwise_weights(g) : group_ * shape.panels() * shape.panel_bytes();
+    const int64_t packed = depthwise_ ? int8::depthwise_weights(g) : group_ * shape.panels() * shape.panel_bytes();
     if (w.dtype != DType::kI8 || w.numel() != packed) throw Error("conv_int8: W isn't packed for this step");
     int8::Columns columns;
     const int8::Finish finish = plan_.complete("conv_int8", args.inputs, y, cout_, columns);

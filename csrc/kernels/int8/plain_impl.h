@@ -45,8 +45,8 @@ inline float float_of(const Finish& f, float x, const float* residual, int64_t a
 
 void finish(const Finish& f, const FinishTile& t) {
   const bool floats = f.out == DType::kF32;
-  const bool common = !floats && f.table == nullptr && t.residual == nullptr && t.offset == nullptr &&
-                      t.row_sums == nullptr;
+  const bool common =
+      !floats && f.table == nullptr && t.residual == nullptr && t.offset == nullptr && t.row_sums == nullptr;
   for (int64_t r = 0; r < t.rows; ++r) {
     const int32_t* sums = t.sums + r * t.sums_step;
     const int64_t at = t.c_rows[r];

@@ -11,9 +11,7 @@ namespace {
 constexpr int kParts = 4;  // of a panel: four columns of two pairs each
 
 // Pairs of neighbours added: columns 4 q .. 4 q + 3 of the q-th part, of two parts.
-inline __m256i fold(__m256i a, __m256i b) {
-  return _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xd8);
-}
+inline __m256i fold(__m256i a, __m256i b) { return _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xd8); }
 
 template <int Rows>
 [[gnu::always_inline]] inline void panel(const Tile& t, int index, int panels) {

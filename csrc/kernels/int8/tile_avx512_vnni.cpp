@@ -13,9 +13,7 @@ inline __mmask16 first16(int64_t lanes) {
   return static_cast<__mmask16>(lanes >= 16 ? 0xffffU : (1U << (lanes < 0 ? 0 : lanes)) - 1U);
 }
 
-inline __mmask64 first64(int64_t lanes) {
-  return lanes >= 64 ? ~0ULL : (1ULL << (lanes < 0 ? 0 : lanes)) - 1ULL;
-}
+inline __mmask64 first64(int64_t lanes) { return lanes >= 64 ? ~0ULL : (1ULL << (lanes < 0 ? 0 : lanes)) - 1ULL; }
 
 inline __m512i broadcast4(const uint8_t* p) {
   int word;
@@ -53,9 +51,8 @@ template <int Rows, int Panels, bool Flip>
     }
   }
   unroll<Rows>([&](auto r) GRAPHOPT_INLINE_LAMBDA {
-    unroll<Panels>([&](auto p) GRAPHOPT_INLINE_LAMBDA {
-      _mm512_storeu_si512(t.sums + (r * Panels + p) * kPanel, acc[r][p]);
-    });
+    unroll<Panels>([&](auto p)
+                       GRAPHOPT_INLINE_LAMBDA { _mm512_storeu_si512(t.sums + (r * Panels + p) * kPanel, acc[r][p]); });
   });
 }
 
@@ -187,8 +184,7 @@ void finish(const Finish& f, const FinishTile& t) {
   for (int64_t j = 0; j < t.columns; j += 16) {
     const __mmask16 lanes = first16(t.columns - j);
     const __m512 scale = _mm512_maskz_loadu_ps(lanes, t.scale + j);
-    const __m512 offset =
-        t.offset == nullptr ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(lanes, t.offset + j);
+    const __m512 offset = t.offset == nullptr ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(lanes, t.offset + j);
     const __m512i factor =
         t.row_sums == nullptr ? _mm512_setzero_si512() : _mm512_maskz_loadu_epi32(lanes, t.row_factors + j);
     for (int64_t r = 0; r < t.rows; ++r) {
@@ -281,8 +277,8 @@ inline void store_position(const Finish& f, const __m512i (&acc)[4], const __m51
   const __m512i low = _mm512_set1_epi8(static_cast<char>(static_cast<int>(f.low + f.zero)));
   const __m512i high = _mm512_set1_epi8(static_cast<char>(static_cast<int>(f.high + f.zero)));
   __m512i bytes = Signed ? _mm512_packs_epi16(a, b) : _mm512_packus_epi16(a, b);
-  bytes = Signed ? _mm512_min_epi8(high, _mm512_max_epi8(low, bytes))
-                 : _mm512_min_epu8(high, _mm512_max_epu8(low, bytes));
+  bytes =
+      Signed ? _mm512_min_epi8(high, _mm512_max_epi8(low, bytes)) : _mm512_min_epu8(high, _mm512_max_epu8(low, bytes));
   _mm512_mask_storeu_epi8(to, lanes, bytes);
 }
 
@@ -324,8 +320,8 @@ void depthwise_block(const Finish& f, const DepthwiseLine& l, int64_t channel) {
     start[j] = l.start == nullptr ? _mm512_setzero_si512() : spread(l.start + channel, j, lanes);
     scale[j] = _mm512_castsi512_ps(spread(l.scale + channel, j, lanes));
   }
-  const bool common = f.out != DType::kF32 && !f.huge && f.table == nullptr && l.residual == nullptr &&
-                      l.offset == nullptr;
+  const bool common =
+      f.out != DType::kF32 && !f.huge && f.table == nullptr && l.residual == nullptr && l.offset == nullptr;
   const auto at = [&](const uint8_t* line, int64_t position) GRAPHOPT_INLINE_LAMBDA {
     return _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, line + position * l.channels + channel), sign);
   };

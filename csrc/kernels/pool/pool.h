@@ -29,8 +29,26 @@ struct PoolLine {
   const float* divisors;  // kAverage: of each column
 };
 
+// The same for the largest of bytes.
+struct BytePoolLine {
+  const uint8_t* const* lines;
+  int64_t line_count;
+  int64_t columns_in;
+  uint8_t* y;
+  int64_t columns;
+  int64_t channels;
+  int64_t channel_begin;
+  int64_t channel_end;
+  int64_t kernel;
+  int64_t stride;
+  int64_t dilation;
+  int64_t begin;
+  bool is_signed;
+};
+
 struct PoolKernels {
   void (*line)(PoolOp op, const PoolLine& line);
+  void (*bytes)(const BytePoolLine& line);
 };
 
 }  // namespace graphopt

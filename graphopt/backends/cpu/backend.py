@@ -10,11 +10,12 @@ from graphopt.backends.base import Backend, Compiled, Target, Unavailable
 from graphopt.backends.cpu.fuse_chains import FuseChains
 from graphopt.backends.cpu.fuse_epilogue import FuseEpilogue
 from graphopt.backends.cpu.fuse_groups import FuseGroups, classify
+from graphopt.backends.cpu.fuse_int8 import FuseInt8
 from graphopt.backends.cpu.lower_attention import LowerAttention
 from graphopt.backends.cpu.lower_bf16 import LowerBf16
 from graphopt.backends.cpu.lower_dense import LowerDense
-from graphopt.backends.cpu.fuse_int8 import FuseInt8
 from graphopt.backends.cpu.lower_int8 import LowerInt8
+from graphopt.backends.cpu.lower_lookup import LowerLookup
 from graphopt.backends.cpu.lower_native import LowerNative, refusal
 from graphopt.backends.cpu.lower_recurrent import LowerRecurrent
 from graphopt.backends.cpu.lower_rotary import LowerRotary
@@ -128,6 +129,7 @@ class CpuBackend(Backend):
             *((LowerBf16(exclude),) if bf16 else ()),
             *layout,
             *clean,
+            LowerLookup(),
             FuseInt8(),
             FuseEpilogue(),
             *((StoreBf16(exclude),) if bf16 else ()),

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphopt.backends.cpu.ops import GROUP, plan_regions
-from graphopt.backends.cpu.quantized import is_per_tensor
 from graphopt.backends.cpu.partition import Partition, Unit
+from graphopt.backends.cpu.quantized import is_per_tensor
 from graphopt.backends.plan import bound_symbols, new_symbols
 from graphopt.ir import Graph, Node, TensorType, Trait, Value
 from graphopt.ir.clone import copy_nodes

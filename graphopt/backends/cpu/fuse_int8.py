@@ -1,4 +1,4 @@
-"""What follows an integer product runs on its tile: bias, activation, quantization, residual, table.
+"""What follows an integer product runs on its tile: bias, activation, bytes, residual, table.
 
 ``Quantize(Relu(conv_int8(x, w)))  ->  conv_int8`` with bytes for a result: bounds of the rounded
 number stand for Relu and Clip, which keep the order of numbers. ``Quantize(Dequantize(conv_int8) +
@@ -133,7 +133,7 @@ def _bias(node: Node) -> _Fused | None:
 def _activation(node: Node) -> _Fused | None:
     make = ACTIVATIONS.get(node.op.name) if not node.op.domain else None
     heavy = None if make is None else _heavy(node.input(0), node, bytes=False)
-    if make is None or heavy is None or heavy.attrs.get("activation") or heavy.input(_RESIDUAL):
+    if make is None or heavy is None or heavy.attrs.get("activation"):
         return None
     attrs = make(node)
     if attrs is None or (_is_depthwise(heavy) and attrs["activation"] not in _CLAMPS):
@@ -218,7 +218,7 @@ def _quantize(node: Node) -> _Fused | None:
 
 
 def _residual(node: Node) -> _Fused | None:
-    """``Quantize(clamp(conv + Dequantize(r)))`` where conv is of bytes, dequantized, or of floats."""
+    """``Quantize(clamp(conv + Dequantize(r)))``: conv is of bytes, dequantized, or of floats."""
     to = quantize_to(node)
     if to is None:
         return None

@@ -1,7 +1,7 @@
 """Products and convolutions of dequantized operands become integer step kernels.
 
 ``Conv(Dequantize(x), Dequantize(const w), b)  ->  Transpose, conv_int8, Transpose``, and MatMul and
-Gemm likewise: the sums are integers, exact in 32 bits, and become float32 by one multiplication with
+Gemm likewise: the sums are integers, exact in 32 bits, and become float32 by one multiplication by
 the scales of both operands. Weights are packed for the micro-kernels when they are first needed.
 
 Sound up to rounding: ``(x - zx) sx * (w - zw) sw`` summed in float32 is ``sx sw`` times an integer
@@ -136,7 +136,9 @@ def _needs_bytes(x: Bytes | None, w: Weights | None, m: Match) -> Refusal | None
     if x is None:
         return Refusal("its operand is not dequantized from bytes with one constant scale", node)
     if w is None:
-        return Refusal("its weights are not dequantized from constant bytes, a scale a channel", node)
+        return Refusal(
+            "its weights are not dequantized from constant bytes, a scale a channel", node
+        )
     if node.output.tensor.dtype is not DType.F32 or node.output.shape is None:
         return Refusal(f"%{node.output.name} is {node.output.type}", node)
     return None
@@ -220,7 +222,9 @@ class Product(Rule):
     def _parts(self, m: Match) -> tuple[Bytes | None, Weights | None, Value | None, bool]:
         node = m.root
         transposed = node.is_a("Gemm") and bool(node.attr("transB"))
-        weights = weights_of(node.input(1), 0 if transposed else 1) if _is_matrix(node.input(1)) else None
+        weights = (
+            weights_of(node.input(1), 0 if transposed else 1) if _is_matrix(node.input(1)) else None
+        )
         return bytes_of(node.input(0)), weights, node.input(2), transposed
 
     def check(self, m: Match) -> Refusal | None:

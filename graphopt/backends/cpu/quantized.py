@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.ir import DType, Node, Value
+from graphopt.ir import DType, Node, Value, static_shape
 
 __all__ = ["BYTES", "Bytes", "Weights", "bytes_of", "is_per_tensor", "quantize_to", "weights_of"]
 
@@ -57,9 +57,10 @@ def _parameters(node: Node) -> tuple[Array, Array] | None:
         return None
     if zero is not None and zero.constant is None:
         return None
-    if node.attr("block_size") or node.attr("output_dtype") not in (0, int(DType.F32)):
-        if node.is_a("DequantizeLinear") or node.attr("block_size"):
-            return None
+    if node.attr("block_size"):
+        return None
+    if node.is_a("DequantizeLinear") and node.attr("output_dtype") not in (0, int(DType.F32)):
+        return None
     scales = scale.constant.array.reshape(-1)
     if not (np.isfinite(scales).all() and (scales > 0).all()):
         return None
@@ -93,7 +94,11 @@ def quantize_to(node: Node) -> tuple[np.float32, int, DType] | None:
     if not node.is_a("QuantizeLinear") or node.output.tensor.dtype not in BYTES:
         return None
     source = node.input(0)
-    if source is None or source.tensor.dtype is not DType.F32 or node.attr("precision") not in (0, 1):
+    if (
+        source is None
+        or source.tensor.dtype is not DType.F32
+        or node.attr("precision") not in (0, 1)
+    ):
         return None
     found = _parameters(node)
     if found is None or found[0].size != 1 or found[1].size != 1:
@@ -102,19 +107,19 @@ def quantize_to(node: Node) -> tuple[np.float32, int, DType] | None:
 
 
 def weights_of(value: Value | None, axis: int) -> Weights | None:
-    """Constant weights that ``value`` is dequantized from, with a scale for each index of ``axis``."""
+    """Constant weights that ``value`` is dequantized from, a scale for each index of ``axis``."""
     node = None if value is None else value.producer
     if node is None or not node.is_a("DequantizeLinear"):
         return None
     source = node.input(0)
     if source is None or source.constant is None or source.tensor.dtype not in BYTES:
         return None
-    shape = source.constant.type.shape
+    shape = static_shape(source.constant.type.shape)
     found = _parameters(node)
     if found is None or shape is None:
         return None
     scale, zero = found
-    count = int(shape[axis])  # type: ignore[call-overload]
+    count = shape[axis]
     if scale.size != 1 and (scale.size != count or int(node.attr("axis")) % len(shape) != axis):
         return None
     offset = 128 if source.tensor.dtype is DType.U8 else 0

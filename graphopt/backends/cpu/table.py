@@ -16,6 +16,7 @@ TABLE = PassTable(
         "cpu-lower-bf16": "graphopt.backends.cpu.lower_bf16:LowerBf16",
         "cpu-lower-dense": "graphopt.backends.cpu.lower_dense:LowerDense",
         "cpu-lower-int8": "graphopt.backends.cpu.lower_int8:LowerInt8",
+        "cpu-lower-lookup": "graphopt.backends.cpu.lower_lookup:LowerLookup",
         "cpu-lower-native": "graphopt.backends.cpu.lower_native:LowerNative",
         "cpu-lower-recurrent": "graphopt.backends.cpu.lower_recurrent:LowerRecurrent",
         "cpu-lower-rotary": "graphopt.backends.cpu.lower_rotary:LowerRotary",
