@@ -72,7 +72,7 @@ def _check(net: Net, wanted: dict[str, int]) -> list[Array]:
             continue
         distance = np.abs(mine.astype(np.int32) - right.astype(np.int32))
         assert distance.max(initial=0) <= 1
-        assert (distance > 0).mean() <= 0.02
+        assert np.count_nonzero(distance) <= 3 + 0.03 * distance.size
     return results
 
 
