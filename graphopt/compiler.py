@@ -41,6 +41,7 @@ __all__ = [
 
 # The relative L2 error that outputs of floats may have; 0: the tolerance of their type.
 PRECISIONS = {"fp32": 0.0, "bf16": 1.5e-2, "fp16": 1e-2}
+_QUANTIZED = ("int8", "auto")
 _CUSTOM_OP_REMEDY = (
     "export the model without this custom op, or define it by graphopt.ops.register(OpDef(...))"
 )
@@ -73,6 +74,8 @@ def compile(
     inputs: Mapping[str, Any] | None = None,
     strict: bool = False,
     ctx: PassContext | None = None,
+    data: Any = None,
+    quantize: Any = None,
 ) -> Artifact:
     """Compiles a model and returns the artifact, saved to ``output`` when given.
 
@@ -82,16 +85,39 @@ def compile(
     ``precision`` is fp32, on the CPU bf16 (products with constant weights on bfloat16
     operands; with ``verify`` the layers that would move outputs by more than 1.5e-2 stay in
     float32, named in the target of the artifact), on CUDA fp16 (f16 between kernels, sums in f32;
-    budget 1e-2). ``strict`` makes a node that falls back to the interpreter an error.
+    budget 1e-2), int8 (quantized with ``data`` to calibrate and judge with, by the options of
+    ``quantize``, a :class:`graphopt.compress.QuantizeConfig`) or auto (int8 where it keeps its
+    budget and is measured to be faster, else fp32; the manifest says which under
+    ``quantization``). ``strict`` makes a node that falls back to the interpreter an error.
 
     Raises ModelError, OptionError, InputError, UnsupportedError (an op that nobody defines; with
     ``strict`` one that no kernel runs), ToolchainError, CompileError, VerificationError,
-    ArtifactError (``output`` cannot be written).
+    BudgetError (int8 loses more than it may), ArtifactError (``output`` cannot be written).
     """
-    if precision not in PRECISIONS:
-        raise OptionError(
-            f"there is no precision '{precision}' (there are: {', '.join(PRECISIONS)})"
+    if precision in _QUANTIZED:
+        from graphopt.quantization.artifact import compile_quantized
+
+        def build(model: Any, verify: bool) -> Artifact:
+            return compile(
+                model, target, optimize=optimize, verify=verify, strict=strict, inputs=inputs
+            )
+
+        source = to_graph(model, input_shapes=input_shapes)
+        artifact = compile_quantized(
+            source,
+            data,
+            quantize,
+            automatic=precision == "auto",
+            in_floats=lambda: build(source if input_shapes else model, verify),
+            # It was judged against the source model already; numbers differ by design.
+            in_integers=lambda graph: build(graph, False),
         )
+        if output is not None:
+            artifact.save(output)
+        return artifact
+    if precision not in PRECISIONS:
+        known = ", ".join((*PRECISIONS, *_QUANTIZED))
+        raise OptionError(f"there is no precision '{precision}' (there are: {known})")
     if precision != "fp32":
         target = Target.parse(target) if isinstance(target, str) else target
         target = target.with_option("precision", precision)

@@ -15,6 +15,7 @@ from graphopt.cli.inspect import inspect
 from graphopt.cli.optimize import optimize
 from graphopt.cli.passes import passes
 from graphopt.cli.quantize import quantize_command
+from graphopt.cli.report import report_command
 from graphopt.cli.run import run_command
 from graphopt.cli.targets import targets
 
@@ -34,6 +35,7 @@ app.command("inspect")(inspect)
 app.command("check")(check)
 app.command("optimize")(optimize)
 app.command("quantize")(quantize_command)
+app.command("report")(report_command)
 app.command("explain")(explain)
 app.command("bisect")(bisect)
 app.command("diff")(diff)

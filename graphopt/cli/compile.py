@@ -45,7 +45,7 @@ def compile_command(
     ] = None,
     target: Annotated[str, typer.Option("--target", help="What to compile for.")] = "cpu",
     precision: Annotated[
-        str, typer.Option("--precision", help="fp32, bf16 (cpu) or fp16 (cuda).")
+        str, typer.Option("--precision", help="fp32, bf16 (cpu), fp16 (cuda), int8 or auto.")
     ] = "fp32",
     arch: Annotated[
         str | None, typer.Option("--arch", help="GPU generations (cuda), such as sm_80,sm_90.")
@@ -61,6 +61,14 @@ def compile_command(
         list[str] | None,
         typer.Option("--exclude", help="A source node that stays in float32 (with bf16)."),
     ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option("--data", help="Calibration data (int8, auto), as `graphopt quantize` reads."),
+    ] = None,
+    metric: Annotated[
+        str, typer.Option("--metric", help="What int8 may lose: top1, f1, cosine, module:function.")
+    ] = "cosine",
+    max_drop: Annotated[str, typer.Option("--max-drop", help="How much of it, 1% or 0.01.")] = "1%",
     input_shape: InputShapes = None,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Check against the source model.")
@@ -113,6 +121,8 @@ def compile_command(
             inputs=data,
             strict=strict,
             ctx=ctx,
+            data=calibration,
+            quantize=_quantization(precision, metric, max_drop),
         )
         _save(artifact, path, ctx.log, log)
     seconds = time.perf_counter() - started
@@ -122,6 +132,7 @@ def compile_command(
         "seconds": round(seconds, 3),
         "target": target,
         "verification": artifact.manifest.get("verification"),
+        "quantization": artifact.manifest.get("quantization"),
         "warnings": [
             str(w.message) for w in seen if issubclass(w.category, compiler.FallbackWarning)
         ],
@@ -133,6 +144,16 @@ def compile_command(
         return
     _show(result)
     show_checks(ctx, checks, timing)
+
+
+def _quantization(precision: str, metric: str, max_drop: str) -> Any:
+    """Options of quantization, where there is any."""
+    if precision not in ("int8", "auto"):
+        return None
+    from graphopt.cli.quantize import parse_share
+    from graphopt.quantization import QuantizeConfig
+
+    return QuantizeConfig(metric=metric, max_drop=parse_share(max_drop), sensitivity=False)
 
 
 def _save(artifact: Any, path: Path, log: EditLog, log_path: Path | None) -> None:
@@ -151,7 +172,16 @@ def _show(result: dict[str, Any]) -> None:
         typer.echo(f"warning: {text}", err=True)
     size = f"{result['bytes'] / 1e6:.1f} MB"
     typer.echo(f"{result['artifact']}: {size} in {result['seconds']:.1f} s")
-    typer.echo(_verdict(result["verification"]))
+    if found := result["quantization"]:
+        why = f": {found['reason']}" if found["reason"] else ""
+        typer.echo(f"computes in {found['chosen']}{why}")
+        if "accuracy" in found:
+            drop = found["accuracy"]["drop"]
+            typer.echo(
+                f"{found['metric']} lost by int8: {drop[0]:.4f} [{drop[1]:.4f}, {drop[2]:.4f}]"
+            )
+    if result["verification"] or not found:
+        typer.echo(_verdict(result["verification"]))
 
 
 def _verdict(found: dict[str, Any] | None) -> str:

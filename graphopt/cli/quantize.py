@@ -28,7 +28,7 @@ def quantize_command(
     ],
     precision: Annotated[
         str,
-        typer.Option("--precision", help="mixed or int8."),
+        typer.Option("--precision", help="mixed, int8, int4 or int8-weights."),
     ] = "mixed",
     max_drop: Annotated[
         str, typer.Option("--max-drop", help="What may be lost, 1% or 0.01; 'any' to measure only.")
@@ -62,6 +62,21 @@ def quantize_command(
     per_tensor: Annotated[
         bool, typer.Option("--per-tensor", help="One scale for a layer's weights.")
     ] = False,
+    group: Annotated[
+        int, typer.Option("--group", min=2, help="Weights a scale (int4, int8-weights).")
+    ] = 128,
+    zeros: Annotated[
+        bool, typer.Option("--zeros/--no-zeros", help="Zero points of groups of weights.")
+    ] = True,
+    rounding: Annotated[
+        str, typer.Option("--rounding", help="Of weights in groups: nearest or gptq.")
+    ] = "nearest",
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Time both models, warn of no gain.")
+    ] = True,
+    require_gain: Annotated[
+        bool, typer.Option("--require-gain", help="Fail where the result is not faster.")
+    ] = False,
     keep: Annotated[
         list[str] | None, typer.Option("--keep", help="A layer that stays in floats. Repeatable.")
     ] = None,
@@ -93,6 +108,10 @@ def quantize_command(
         per_channel=not per_tensor,
         metric=metric,
         max_drop=parse_share(max_drop),
+        group=group,
+        zeros=zeros,
+        rounding=rounding,
+        measure=measure or require_gain,
         keep=tuple(keep or ()),
         samples=samples,
         sensitivity=sensitivity,
@@ -109,14 +128,19 @@ def quantize_command(
     where = report or output.with_suffix(".report.json")
     save_text(where, json.dumps(result, indent=1, sort_keys=True, default=str) + "\n")
     result["report"] = str(where)
-    if found.met:
+    alarm = found.report.get("time", {}).get("alarm")
+    if found.met and not (alarm and require_gain):
         api.save_onnx(found.graph, output)
     if as_json:
         emit_json(result)
-    elif found.met:
+    elif found.met and not (alarm and require_gain):
         _show(result)
     if not found.met:
         raise BudgetError(_missed(result, where))
+    if alarm and require_gain:
+        raise BudgetError(f"{alarm}; no model was written")
+    if alarm:
+        typer.echo(f"warning: {alarm}", err=True)
 
 
 def parse_share(text: str) -> float | None:
@@ -139,11 +163,8 @@ def _missed(result: dict[str, Any], where: Path) -> str:
 
 
 def _show(result: dict[str, Any]) -> None:
-    accuracy = result["accuracy"]
-    typer.echo(f"calibration: {result['calibration']['text']}")
-    for name in ("before", "after", "drop"):
-        value, low, high = accuracy[name]
-        typer.echo(f"{result['metric']} {name}: {value:.4f} [{low:.4f}, {high:.4f}]")
-    total = len(result["layers"])
-    typer.echo(f"{total - len(result['kept'])} of {total} layers in integers")
-    typer.echo(f"{result['output']} written, report in {result['report']}")
+    from graphopt.quantization.report import summary
+
+    for line in summary(result):
+        typer.echo(line)
+    typer.echo(f"{result['output']} written; `graphopt report {result['report']}` shows the layers")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from graphopt.compress.observe import Observation
 
@@ -32,6 +33,16 @@ class Adequacy:
     def enough(self) -> bool:
         """True when calibrating with more samples would change little."""
         return self.more == 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a report."""
+        return {
+            "samples": self.samples,
+            "enough": self.enough,
+            "text": self.text,
+            "drift": self.drift,
+            "more": self.more,
+        }
 
     @property
     def text(self) -> str:

@@ -123,21 +123,17 @@ def channel_grid(
 def block_grid(weight: Array, axis: int, block: int, dtype: DType, *, symmetric: bool) -> Grid:
     """The grid of a weight with a scale for each ``block`` elements along ``axis``.
 
-    A symmetric one holds ``[-max, max * most / -least]``: the end that the type reaches farther is
-    given to the sign of the element of largest magnitude. An asymmetric one is of an unsigned type
-    and has zero points.
+    A symmetric one reaches as far below zero as above, an asymmetric one is of an unsigned type and
+    has zero points.
     """
     least, most = integer_range(dtype)
     starts = np.arange(0, weight.shape[axis], block)
     low = np.minimum(np.minimum.reduceat(weight, starts, axis=axis), 0).astype(np.float64)
     high = np.maximum(np.maximum.reduceat(weight, starts, axis=axis), 0).astype(np.float64)
     if symmetric:
-        largest = np.where(-low >= high, low, high)
-        scale = largest / least
-        zero = np.zeros(scale.shape)
-        if not dtype.is_signed:
-            middle = (most + 1) // 2
-            scale, zero = largest / -middle, np.full(scale.shape, middle)
+        middle = 0 if dtype.is_signed else (most + 1) // 2
+        scale = np.maximum(-low, high) / (most - middle)
+        zero = np.full(scale.shape, middle)
     else:
         scale = (high - low) / (most - least)
         safe = np.where(scale > _SMALLEST, scale, 1.0)

@@ -35,6 +35,9 @@ TABLE = PassTable(
         "hoist-scales": "graphopt.passes.hoist_scales:HoistScales",
         "inline-if": "graphopt.passes.inline_if:InlineIf",
         "lossy-quantize": "graphopt.passes.lossy.lossy_quantize:LossyQuantize",
+        "lossy-quantize-weights": (
+            "graphopt.passes.lossy.lossy_quantize_weights:LossyQuantizeWeights"
+        ),
         "lossy-replace-head": "graphopt.passes.lossy.lossy_replace_head:LossyReplaceHead",
         "lossy-replace-max-pool": (
             "graphopt.passes.lossy.lossy_replace_max_pool:LossyReplaceMaxPool"

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from graphopt.api import to_graph
 from graphopt.compress.adequacy import assess
+from graphopt.compress.placement import layers_of
 from graphopt.data import Samples, find_metric, from_arrays, load_samples, refuse_overlap, split
 from graphopt.errors import InputError
 from graphopt.ir import Graph
 from graphopt.passes.pipelines import level
-from graphopt.quantization.config import QuantizeConfig
+from graphopt.quantization.config import WEIGHTS_ALONE, QuantizeConfig
 from graphopt.quantization.engine import Engine
 from graphopt.quantization.judge import Judge
 from graphopt.quantization.mixed import settle
 from graphopt.quantization.static import Static
+from graphopt.quantization.timing import measure_gain
+from graphopt.quantization.weights import Weights
 from graphopt.rewrite import PassContext
 
 __all__ = ["Quantized", "quantize"]
@@ -62,26 +66,40 @@ def quantize(
     graph = prepared(source, ctx)
     calibration = calibration.first(config.samples)
     refuse_overlap(calibration, held_out)
-    static = Static(graph, calibration, config)
-    adequacy = assess(static.observed)
-    static.choose()
+    maker: Static | Weights
+    if config.precision in WEIGHTS_ALONE:
+        maker = Weights(graph, calibration, config)
+    else:
+        maker = Static(graph, calibration, config)
+        maker.choose()
     judge = Judge(Engine(graph), held_out, metric)
-    result, report = settle(static, judge, config)
+    result, report = settle(maker, judge, config)
+    if isinstance(maker, Static):
+        report["calibration"] = assess(maker.observed).as_dict()
+    if config.measure and find_spec("tvm") is not None:
+        feed = next(iter(held_out)).feed
+        report["time"] = measure_gain(graph, result, feed)
+        _add_times(report, graph)
     report |= {
-        "calibration": {
-            "samples": adequacy.samples,
-            "enough": adequacy.enough,
-            "text": adequacy.text,
-            "drift": adequacy.drift,
-            "more": adequacy.more,
-        },
-        "method": static.method,
-        "steps": static.steps,
+        "method": maker.method,
+        "steps": maker.steps,
         "precision": config.precision,
         "metric": metric.name,
         "max_drop": config.max_drop,
     }
     return Quantized(result, report)
+
+
+def _add_times(report: dict[str, Any], graph: Graph) -> None:
+    """Microseconds of each layer before and after, where a step stands for it."""
+    found = report["time"]
+    layers = {layer.name: layer.node for layer in layers_of(graph)}
+    for row in report["layers"]:
+        node = layers[row["name"]]
+        names = {row["name"], node.name, *node.origin}
+        for key in ("before", "after"):
+            steps = found[f"steps_{key}"]
+            row[f"us_{key}"] = round(sum(steps[name] for name in names & steps.keys()), 2) or None
 
 
 def prepared(source: Graph, ctx: PassContext | None = None) -> Graph:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from graphopt.compress.ranges import METHODS
 from graphopt.errors import OptionError
 
-__all__ = ["PRECISIONS", "QuantizeConfig"]
+__all__ = ["PRECISIONS", "WEIGHTS_ALONE", "QuantizeConfig"]
 
-PRECISIONS = ("mixed", "int8")
+PRECISIONS = ("mixed", "int8", "int4", "int8-weights")
+WEIGHTS_ALONE = {"int4": 4, "int8-weights": 8}
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,16 @@ class QuantizeConfig:
     """Options of :func:`graphopt.compress.quantize`. Raises OptionError for what makes no sense.
 
     ``precision``: ``int8`` computes every layer that can in 8-bit integers, ``mixed`` leaves as few
-    in floats as ``max_drop`` asks for. ``method`` finds ranges: minmax, percentile, mse, entropy,
+    in floats as ``max_drop`` asks for; ``int4`` and ``int8-weights`` store the weights of large
+    products in 4 or 8 bits, a scale and (with ``zeros``) a zero point for each ``group`` of them,
+    and compute in floats. ``rounding`` of those is ``nearest`` or ``gptq``, least squares on the
+    calibration data. ``method`` finds ranges: minmax, percentile, mse, entropy,
     or ``auto``, the one with the least error on the calibration data.
 
     ``metric`` and ``max_drop`` say how much may be lost, on data that was not calibrated with; None
     measures without judging. ``keep`` names layers that stay in floats. ``samples`` bounds how many
-    are calibrated with, ``seconds`` how long sensitivities are measured.
+    are calibrated with, ``seconds`` how long sensitivities are measured. ``measure`` times the
+    model before and after.
     """
 
     precision: str = "mixed"
@@ -34,6 +39,10 @@ class QuantizeConfig:
     metric: str = "cosine"
     max_drop: float | None = 0.01
     keep: tuple[str, ...] = ()
+    group: int = 128
+    zeros: bool = True
+    rounding: str = "nearest"
+    measure: bool = True
     samples: int = 128
     sensitivity: bool = True
     seconds: float = 120.0
@@ -42,6 +51,7 @@ class QuantizeConfig:
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("method", self.method, ("auto", *METHODS))
         _one_of("activations", self.activations, ("u8", "i8"))
+        _one_of("rounding", self.rounding, ("nearest", "gptq"))
         if self.max_drop is not None and not 0 <= self.max_drop <= 1:
             raise OptionError(f"max_drop is {self.max_drop}; it must be between 0 and 1")
         if not 50 < self.percentile <= 100:

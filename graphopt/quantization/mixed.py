@@ -12,27 +12,30 @@ from graphopt.ir import Graph, evaluate, symbols
 from graphopt.quantization.config import QuantizeConfig
 from graphopt.quantization.judge import Judge, Verdict
 from graphopt.quantization.static import Static
+from graphopt.quantization.weights import Weights
 
-__all__ = ["sensitivities", "settle"]
+__all__ = ["Maker", "sensitivities", "settle"]
+
+Maker = Static | Weights
 
 # Samples that a layer's own error is measured on.
 _SAMPLES = 4
 
 
-def sensitivities(static: Static, seconds: float) -> dict[str, float]:
+def sensitivities(maker: Maker, seconds: float) -> dict[str, float]:
     """The error of the outputs when a layer alone is quantized, for each layer, in order.
 
     Where time runs out, neighbours are measured together from then on: each gets its share of what
     they cause.
     """
-    names = [name for name in static.names if name not in static.config.keep]
+    names = [name for name in maker.names if name not in maker.config.keep]
     started = time.monotonic()
     found: dict[str, float] = {}
     rest = list(names)
     size = 1
     while rest:
         group, rest = rest[:size], rest[size:]
-        error = static.judge.error(static.build(set(names).difference(group)), _SAMPLES)
+        error = maker.judge.error(maker.build(set(names).difference(group)), _SAMPLES)
         # Errors of independent roundings add up by their squares.
         found.update(dict.fromkeys(group, error / len(group) ** 0.5))
         spent = time.monotonic() - started
@@ -52,7 +55,7 @@ class _Attempt:
     met: bool
 
 
-def settle(static: Static, judge: Judge, config: QuantizeConfig) -> tuple[Graph, dict[str, Any]]:
+def settle(maker: Maker, judge: Judge, config: QuantizeConfig) -> tuple[Graph, dict[str, Any]]:
     """The quantized graph whose loss on held-out data is within the budget, if there is one.
 
     ``int8`` quantizes every layer; ``mixed`` leaves as few as it must in floats, those that cause
@@ -64,25 +67,25 @@ def settle(static: Static, judge: Judge, config: QuantizeConfig) -> tuple[Graph,
     def attempt(kept: list[str]) -> _Attempt:
         nonlocal judged
         judged += 1
-        graph = static.build(kept)
+        graph = maker.build(kept)
         verdict = judge.verdict(graph)
         met = config.max_drop is None or verdict.drop.value <= config.max_drop
         return _Attempt(kept, graph, verdict, met)
 
     best = attempt([])
-    mixed = config.precision == "mixed" and not best.met
+    mixed = config.precision != "int8" and not best.met
     found: dict[str, float] = {}
     if config.sensitivity or mixed:
-        found = sensitivities(static, config.seconds)
+        found = sensitivities(maker, config.seconds)
     if mixed:
-        best = _search(_order(static, found), attempt)
+        best = _search(_order(maker, found), attempt)
     kept = {*best.kept, *config.keep}
     return best.graph, {
         "met": best.met,
         "judged": judged,
         "accuracy": best.verdict.as_dict(),
         "kept": sorted(kept),
-        "layers": _rows(static, found, kept),
+        "layers": _rows(maker, found, kept),
     }
 
 
@@ -102,9 +105,9 @@ def _search(order: list[str], attempt: Callable[[list[str]], _Attempt]) -> _Atte
     return best
 
 
-def _order(static: Static, found: dict[str, float]) -> list[str]:
+def _order(maker: Maker, found: dict[str, float]) -> list[str]:
     """Layers by squared error for each multiplication that integers would save, worst first."""
-    work = {layer.name: max(work_of(layer), 1.0) for layer in layers_of(static.graph)}
+    work = {layer.name: max(work_of(layer), 1.0) for layer in layers_of(maker.graph)}
     total = sum(work.values())
     # A small constant share: a layer with next to no work is no bargain for any error at all.
     return sorted(found, key=lambda n: (-(found[n] ** 2) / (work[n] / total + 1e-3), n))
@@ -119,16 +122,17 @@ def work_of(layer: Layer) -> float:
     return evaluate(flops, dict.fromkeys(symbols(flops), 1)) / 2
 
 
-def _rows(static: Static, found: dict[str, float], kept: set[str]) -> list[dict[str, Any]]:
+def _rows(maker: Maker, found: dict[str, float], kept: set[str]) -> list[dict[str, Any]]:
     """One row a layer, those that cause the most error first."""
     rows = []
-    for layer in layers_of(static.graph):
-        quantized = layer.name not in kept
+    for layer in layers_of(maker.graph):
+        if layer.name not in maker.names:
+            continue
         rows.append(
             {
                 "name": layer.name,
                 "op": layer.node.op.name,
-                "bits": 8 if quantized else 32,
+                "bits": 32 if layer.name in kept else maker.bits,
                 "weights": layer.weights.constant.numel if layer.weights.constant else 0,
                 "multiplications": work_of(layer),
                 "error": found.get(layer.name),

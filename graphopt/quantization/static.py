@@ -38,6 +38,7 @@ class Static:
     observed: Observed = field(default_factory=dict)
     method: str = "minmax"
     steps: list[dict[str, Any]] = field(default_factory=list)
+    bits: int = 8
 
     def __post_init__(self) -> None:
         if not layers_of(self.graph):

@@ -13,8 +13,11 @@ import pytest
 
 import graphopt
 from graphopt.compress import QuantizeConfig, quantize
-from graphopt.errors import InputError, UnsupportedError
-from graphopt.ir import Graph
+from graphopt.compress.affine import block_grid
+from graphopt.compress.rounding import least_squares_codes
+from graphopt.errors import BudgetError, InputError, OptionError, UnsupportedError
+from graphopt.ir import DType, Graph
+from graphopt.ops.interpreter import run_graph
 from graphopt.ops.text import parse
 from graphopt.quantization.calibrate import observe_layers
 from graphopt.quantization.static import Static
@@ -47,7 +50,7 @@ def data(count: int = 40) -> dict[str, Any]:
 
 
 def quick(**options: Any) -> QuantizeConfig:
-    return QuantizeConfig(**{"method": "minmax", "sensitivity": False, **options})
+    return QuantizeConfig(**{"method": "minmax", "sensitivity": False, "measure": False, **options})
 
 
 def runtime(graph: Graph, feed: dict[str, Any], path: Path) -> Any:
@@ -197,10 +200,10 @@ def test_the_command_writes_model_and_report(
 ) -> None:
     model, calibration = files
     out = tmp_path / "q.onnx"
-    options = ("--data", calibration, "-o", out, "--no-sensitivity")
+    options = ("--data", calibration, "-o", out, "--no-sensitivity", "--no-measure")
     result = cli("quantize", model, *options)
     assert result.code == 0, result.err
-    assert "4 of 4 layers in integers" in result.out
+    assert "0 of 4 layers stay in floats" in result.out
     onnx.checker.check_model(out, full_check=True)
     report = json.loads((tmp_path / "q.report.json").read_text())
     assert report["met"]
@@ -211,9 +214,104 @@ def test_a_missed_budget_writes_the_report_alone(
 ) -> None:
     model, calibration = files
     out = tmp_path / "q.onnx"
-    options = ("--precision", "int8", "--max-drop", "0", "--no-sensitivity")
+    options = ("--precision", "int8", "--max-drop", "0", "--no-sensitivity", "--no-measure")
     result = cli("quantize", model, "--data", calibration, "-o", out, *options)
     assert result.code == 11
     assert "no model was written" in result.error
     assert not out.exists()
     assert not json.loads((tmp_path / "q.report.json").read_text())["met"]
+
+
+def test_the_report_shows_the_worst_first(
+    cli: Cli, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model, calibration = files
+    out = tmp_path / "q.onnx"
+    assert cli("quantize", model, "--data", calibration, "-o", out).code == 0
+    report = tmp_path / "q.report.json"
+    result = cli("report", report, "-o", tmp_path / "r.html")
+    assert result.code == 0, result.err
+    layers = json.loads(report.read_text())["layers"]
+    errors = [row["error"] for row in layers]
+    assert errors == sorted(errors, reverse=True)
+    assert any(row["us_before"] for row in layers)
+    page = (tmp_path / "r.html").read_text()
+    assert page.index(layers[0]["name"]) < page.index(f"<td>{layers[1]['name']}")
+    assert "http" not in page
+    report.write_text("{}")
+    assert "is no report of" in cli("report", report).error
+
+
+def test_compile_takes_integers_only_where_they_pay(tmp_path: Path) -> None:
+    held = data()
+    graphopt.to_onnx(parse(NET), tmp_path / "m.onnx")
+    artifact = graphopt.compile(tmp_path / "m.onnx", precision="auto", data=held)
+    found = artifact.manifest["quantization"]
+    assert found["chosen"] == ("int8" if found["speedup"] >= 1.02 else "fp32")
+    forced = graphopt.compile(tmp_path / "m.onnx", precision="int8", data=held, quantize=quick())
+    assert forced.manifest["quantization"]["chosen"] == "int8"
+    with pytest.raises(BudgetError, match="drops by"):
+        tight = quick(max_drop=0.0, precision="int8")
+        graphopt.compile(tmp_path / "m.onnx", precision="int8", data=held, quantize=tight)
+    impossible = graphopt.compile(
+        tmp_path / "m.onnx",
+        precision="auto",
+        data=held,
+        quantize=quick(max_drop=0.0, precision="int8"),
+    )
+    assert impossible.manifest["quantization"]["chosen"] == "fp32"
+    assert impossible.manifest["verification"]
+    with pytest.raises(OptionError, match="need data"):
+        graphopt.compile(tmp_path / "m.onnx", precision="int8")
+
+
+# ---- weights alone ----
+
+DENSE = """graph @main(%x: f32[N, 256]) -> (%y) {
+  %w1 = const f32[256, 512] seed(1)
+  %w2 = const f32[300, 512] seed(2)
+  %a = MatMul(%x, %w1) @["first"]
+  %r = Relu(%a) @["relu"]
+  %y = Gemm(%r, %w2) {transB = 1} @["second"]
+}"""
+
+
+def correlated(count: int) -> dict[str, Any]:
+    base = np.random.default_rng(0).standard_normal((16, 256))
+    return {"x": (RNG.standard_normal((count, 16)) @ base).astype(np.float32)}
+
+
+@pytest.mark.parametrize("precision", ["int4", "int8-weights"])
+@pytest.mark.parametrize("zeros", [True, False])
+def test_weights_in_groups_run_in_onnxruntime(precision: str, zeros: bool, tmp_path: Path) -> None:
+    source = parse(DENSE)
+    config = quick(precision=precision, zeros=zeros, group=64, max_drop=None)
+    found = quantize(source, correlated(40), config)
+    feed = correlated(6)
+    exact = runtime(source, feed, tmp_path / "f.onnx")
+    rounded = runtime(found.graph, feed, tmp_path / "q.onnx")
+    limit = 0.2 if precision == "int4" else 0.01
+    assert np.linalg.norm(exact - rounded) < limit * np.linalg.norm(exact)
+    bits = 4 if precision == "int4" else 8
+    assert {row["bits"] for row in found.report["layers"]} == {bits}
+    share = (tmp_path / "q.onnx").stat().st_size / (tmp_path / "f.onnx").stat().st_size
+    assert share < (0.17 if bits == 4 else 0.3)
+
+
+def test_least_squares_round_better_where_inputs_are_alike() -> None:
+    source = parse(DENSE)
+    held, feed = correlated(80), correlated(20)
+    exact = run_graph(source, feed)[0]
+    errors = {}
+    for rounding in ("nearest", "gptq"):
+        config = quick(precision="int4", rounding=rounding, max_drop=None)
+        rounded = run_graph(quantize(source, held, config).graph, feed)[0]
+        errors[rounding] = np.linalg.norm(rounded - exact)
+    assert errors["gptq"] < 0.5 * errors["nearest"]
+
+
+def test_least_squares_of_white_inputs_are_the_nearest() -> None:
+    weight = RNG.standard_normal((32, 5)).astype(np.float32)
+    grid = block_grid(weight, 0, 16, DType.U4, symmetric=False)
+    codes = least_squares_codes(weight, np.eye(32) * 7, grid)
+    np.testing.assert_array_equal(codes.astype(int), grid.codes(weight).astype(int))
