@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +53,13 @@ class Measured:
         pairs = zip(self.rounds["graphopt"], self.rounds[peer], strict=True)
         return [statistics.median(a) / statistics.median(b) for a, b in pairs]
 
+    def spread(self, engine: str) -> float:
+        """Half the distance between the quartiles of an engine's times, over their median."""
+        low, middle, high = statistics.quantiles(
+            (t for block in self.rounds[engine] for t in block), n=4
+        )
+        return (high - low) / 2 / middle
+
     def lead(self) -> float | None:
         """Median of the fastest peer over graphopt's: above 1 graphopt is the fastest. None
         without peers."""
@@ -87,12 +94,15 @@ def measure(
     runs: int = 60,
     rounds: int = 3,
     warmups: int = 3,
+    limit: float | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Measured:
     """Time every engine on one input, in blocks of runs that take turns.
 
     The order of the engines turns around every round, so that a drift of the machine's speed
-    falls on all of them. A peer that fails is left out, with its reason in the result. Raises
-    WorkerError when graphopt or the oracle fails.
+    falls on all of them. A peer that fails, or has no result after ``limit`` seconds, is left out,
+    with its reason in the result. ``env`` is set for graphopt alone. Raises WorkerError when
+    graphopt or the oracle fails.
     """
     feed = folder / f"{name}-{case}.npz"
     np.savez(feed, **zoo.inputs(name, 0, case))
@@ -100,9 +110,12 @@ def measure(
     with ExitStack() as stack:
         workers: list[Worker] = []
         for engine in engines:
-            file = artifact if engine == "graphopt" else zoo.path(name)
+            mine = engine == "graphopt"
+            file = artifact if mine else zoo.path(name)
+            own = env if mine else None
             try:
-                workers.append(stack.enter_context(Worker(engine, file, feed, threads)))
+                worker = Worker(engine, file, feed, threads, limit=limit, env=own)
+                workers.append(stack.enter_context(worker))
             except WorkerError as error:
                 if engine == "graphopt":
                     raise

@@ -13,25 +13,48 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Run = Callable[[Mapping[str, Array]], list[Array]]
+Shapes = Mapping[str, tuple[int, ...]]
 
 
-PACKAGES = {"oracle": "onnxruntime", "inductor": "torch", "openvino-bf16": "openvino"}
+PACKAGES = {
+    "oracle": "onnxruntime",
+    "inductor": "torch",
+    "iree": "iree-base-runtime",
+    "openvino-bf16": "openvino",
+    "tvm": "apache-tvm",
+}
 """Packages of the engines that are not named after theirs."""
 
+_MODULES = {"iree": "iree.runtime", "tvm": "tvm"}
+"""What such a package is imported as, where that isn't the package's name."""
 
-def load(engine: str, file: Path, threads: int) -> Run:
+
+def load(engine: str, file: Path, threads: int, shapes: Shapes) -> Run:
     """Load ``file`` into ``engine``; the answer maps a feed to the outputs in the model's order.
 
     ``graphopt`` takes a ``.gopt``, every other engine an ONNX file of the zoo. ``oracle`` is
     onnxruntime with its optimizations off. ``inductor`` runs the module that the file was exported
-    from. Raises KeyError for an unknown engine.
+    from. ``tvm`` builds by Relax without tuning, ``iree`` for this processor by its own compiler.
+    ``shapes`` are those of the feeds to come, for engines that want them known.
+
+    Raises KeyError for an unknown engine, and whatever an engine raises.
     """
-    return _ENGINES[engine](file, threads)
+    return _ENGINES[engine](file, threads, shapes)
 
 
 def names() -> tuple[str, ...]:
     """Every engine that ``load`` knows."""
     return tuple(_ENGINES)
+
+
+def module(engine: str) -> str:
+    """The module that an engine's package is imported as."""
+    return _MODULES.get(engine, PACKAGES.get(engine, engine))
+
+
+def environment(engine: str, threads: int) -> dict[str, str]:
+    """Variables that an engine reads before it is imported."""
+    return {"TVM_NUM_THREADS": str(threads)} if engine == "tvm" else {}
 
 
 def version(engine: str) -> str:
@@ -45,14 +68,14 @@ def version(engine: str) -> str:
         return "not installed"
 
 
-def _graphopt(file: Path, threads: int) -> Run:
+def _graphopt(file: Path, threads: int, _: Shapes) -> Run:
     import graphopt
 
     session = graphopt.load(file, threads=threads)
     return lambda feed: list(session.run(feed).values())
 
 
-def _onnxruntime(file: Path, threads: int, optimized: bool = True) -> Run:
+def _onnxruntime(file: Path, threads: int, _: Shapes, optimized: bool = True) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -65,11 +88,11 @@ def _onnxruntime(file: Path, threads: int, optimized: bool = True) -> Run:
     return lambda feed: session.run(None, feed)
 
 
-def _oracle(file: Path, threads: int) -> Run:
-    return _onnxruntime(file, threads, optimized=False)
+def _oracle(file: Path, threads: int, _: Shapes) -> Run:
+    return _onnxruntime(file, threads, {}, optimized=False)
 
 
-def _openvino(file: Path, threads: int, precision: str = "f32") -> Run:
+def _openvino(file: Path, threads: int, _: Shapes, precision: str = "f32") -> Run:
     import openvino
 
     config = {
@@ -82,11 +105,11 @@ def _openvino(file: Path, threads: int, precision: str = "f32") -> Run:
     return lambda feed: list(request.infer(dict(feed)).to_tuple())
 
 
-def _openvino_bf16(file: Path, threads: int) -> Run:
-    return _openvino(file, threads, "bf16")
+def _openvino_bf16(file: Path, threads: int, _: Shapes) -> Run:
+    return _openvino(file, threads, {}, "bf16")
 
 
-def _inductor(file: Path, threads: int) -> Run:
+def _inductor(file: Path, threads: int, _: Shapes) -> Run:
     """torch.compile of the module that the zoo exported ``file`` from."""
     import tempfile
 
@@ -111,11 +134,94 @@ def _inductor(file: Path, threads: int) -> Run:
     return run
 
 
-_ENGINES: dict[str, Callable[[Path, int], Run]] = {
+def _fixed(file: Path, shapes: Shapes) -> Any:
+    """The ONNX model with the sizes of its inputs fixed, for engines that want them known."""
+    import onnx
+
+    model = onnx.load(file)
+    for value in model.graph.input:
+        shape = value.type.tensor_type.shape
+        for dim, size in zip(shape.dim, shapes[value.name], strict=True):
+            dim.dim_value = size
+    del model.graph.value_info[:]
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def _tvm(file: Path, threads: int, shapes: Shapes) -> Run:
+    """Relax's default build for this processor: what TVM does without measuring for hours."""
+    import tvm
+    from tvm import relax
+    from tvm.relax.frontend.onnx import from_onnx
+
+    from graphopt import _native
+
+    mcpu = {"avx512": "x86-64-v4", "avx2": "x86-64-v3"}.get(_native.isa(), "x86-64-v2")
+    target = tvm.target.Target(
+        {"kind": "llvm", "mcpu": mcpu, "num-cores": threads, "fast-math-contract": True}
+    )
+    model = from_onnx(_fixed(file, shapes), keep_params_in_input=False)
+    with target:
+        machine = relax.VirtualMachine(tvm.compile(model, target), tvm.cpu())
+    order = [value.name for value in model["main"].params]
+
+    def run(feed: Mapping[str, Array]) -> list[Array]:
+        results = machine["main"](*(tvm.runtime.tensor(feed[name]) for name in order))
+        many = (
+            results if hasattr(results, "__len__") and not hasattr(results, "numpy") else [results]
+        )
+        return [x.numpy() for x in many]
+
+    return run
+
+
+def _iree(file: Path, threads: int, shapes: Shapes) -> Run:
+    """IREE's llvm-cpu code for this processor, run by its pool of ``threads`` workers."""
+    import subprocess
+    import sys
+    import tempfile
+
+    import iree.compiler
+    import iree.runtime
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        model, text = Path(folder) / "model.onnx", Path(folder) / "model.mlir"
+        onnx.save(onnx.version_converter.convert_version(_fixed(file, shapes), 17), model)
+        command = [sys.executable, "-m", "iree.compiler.tools.import_onnx", str(model)]
+        done = subprocess.run(
+            [*command, "-o", str(text)], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise RuntimeError(done.stderr.strip().splitlines()[-1])
+        binary = iree.compiler.compile_file(
+            str(text),
+            input_type="onnx",
+            target_backends=["llvm-cpu"],
+            extra_args=["--iree-llvmcpu-target-cpu=host", "--iree-opt-level=O3"],
+        )
+    iree.runtime.flags.parse_flags(f"--task_topology_group_count={threads}")
+    config = iree.runtime.Config("local-task")
+    context = iree.runtime.SystemContext(config=config)
+    context.add_vm_module(iree.runtime.VmModule.copy_buffer(config.vm_instance, binary))
+    module = next(m for name, m in context.modules.items() if name not in ("hal", "vm"))
+    function = module[module.vm_module.function_names[0]]
+    order = [value.name for value in onnx.load(file).graph.input]
+
+    def run(feed: Mapping[str, Array]) -> list[Array]:
+        results = function(*(feed[name] for name in order))
+        many = results if isinstance(results, (tuple, list)) else [results]
+        return [x.to_host() for x in many]
+
+    return run
+
+
+_ENGINES: dict[str, Callable[[Path, int, Shapes], Run]] = {
     "graphopt": _graphopt,
     "onnxruntime": _onnxruntime,
     "oracle": _oracle,
     "openvino": _openvino,
     "openvino-bf16": _openvino_bf16,
     "inductor": _inductor,
+    "tvm": _tvm,
+    "iree": _iree,
 }

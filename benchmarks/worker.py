@@ -2,7 +2,8 @@
 
 The worker blocks on its pipe between turns, so that it costs nothing while another is measured.
 Requests and answers are one JSON object a line: ``{"run": k}`` answers ``{"ns": [...]}``,
-``{"save": path}`` writes the outputs as ``.npz``; the first line a worker prints tells how long
+``{"save": path}`` writes the outputs as ``.npz``, ``{"peak": true}`` answers with the most memory
+that was resident; the first line a worker prints tells how long
 loading and the first inference took. A failure answers ``{"error": text}``.
 """
 
@@ -10,8 +11,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,10 +35,26 @@ class WorkerError(RuntimeError):
 class Worker:
     """A subprocess that holds one engine with one model and one feed loaded."""
 
-    def __init__(self, engine: str, file: Path, feed: Path, threads: int) -> None:
-        """Start the engine and wait until its first inference is done. Raises WorkerError."""
+    def __init__(
+        self,
+        engine: str,
+        file: Path,
+        feed: Path,
+        threads: int,
+        *,
+        limit: float | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start the engine and wait until its first inference is done. Raises WorkerError.
+
+        ``limit`` seconds are all that it may take for that; ``env`` is set for it alone.
+        """
         self.engine = engine
-        env = os.environ | {"PYTHONPATH": _python_path()}
+        env = (
+            os.environ
+            | {"PYTHONPATH": _python_path(), **engines.environment(engine, threads)}
+            | (dict(env or {}))
+        )
         command = [sys.executable, "-m", "benchmarks.worker", engine]
         self._process = subprocess.Popen(
             [*command, str(file), str(feed), str(threads)],
@@ -44,9 +63,11 @@ class Worker:
             text=True,
             env=env,
         )
-        ready = self._answer()
+        ready = self._first(limit)
         self.load_ns: int = ready["load_ns"]
         """From an imported engine to the first output."""
+        self.ready_ns: int = ready["ready_ns"]
+        """From an imported engine to a loaded model."""
 
     def run(self, times: int) -> list[int]:
         """Run the model and answer with the nanoseconds that each run took."""
@@ -57,6 +78,10 @@ class Worker:
         self._ask({"save": str(file)})
         with np.load(file) as saved:
             return [saved[f"arr_{i}"] for i in range(len(saved.files))]
+
+    def peak_bytes(self) -> int:
+        """The most memory that the process has had resident so far, in bytes."""
+        return int(self._ask({"peak": True})["bytes"])
 
     def close(self) -> None:
         """End the worker."""
@@ -76,6 +101,27 @@ class Worker:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _first(self, limit: float | None) -> dict[str, Any]:
+        """The line that tells that the engine is ready."""
+        if limit is None:
+            return self._answer()
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self._process.kill()
+
+        timer = threading.Timer(limit, end)
+        timer.start()
+        try:
+            return self._answer()
+        except WorkerError:
+            if late.is_set():
+                raise WorkerError(f"{self.engine}: no first result within {limit:.0f} s") from None
+            raise
+        finally:
+            timer.cancel()
 
     def _ask(self, request: Mapping[str, object]) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -106,16 +152,20 @@ def _python_path() -> str:
 def _serve(engine: str, file: Path, feed_file: Path, threads: int, out: IO[str]) -> None:
     with np.load(feed_file) as saved:
         feed = {name: saved[name] for name in saved.files}
-    __import__(engines.PACKAGES.get(engine, engine))
+    __import__(engines.module(engine))
     begin = time.perf_counter_ns()
-    run = engines.load(engine, file, threads)
+    run = engines.load(engine, file, threads, {name: x.shape for name, x in feed.items()})
+    loaded = time.perf_counter_ns()
     run(feed)
-    print(json.dumps({"load_ns": time.perf_counter_ns() - begin}), file=out, flush=True)
+    ready = {"ready_ns": loaded - begin, "load_ns": time.perf_counter_ns() - begin}
+    print(json.dumps(ready), file=out, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         answer: dict[str, Any] = {}
         if "save" in request:
             np.savez(request["save"], *run(feed))
+        elif "peak" in request:
+            answer["bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         else:
             answer["ns"] = [_time(run, feed) for _ in range(request["run"])]
         print(json.dumps(answer), file=out, flush=True)

@@ -14,6 +14,7 @@ from typing import Any
 from graphopt import __version__
 from graphopt.api import to_graph
 from graphopt.backends import Backend, Target, find
+from graphopt.backends.choices import Alternative, print_choices, readable
 from graphopt.backends.plan import interpret
 from graphopt.budget import keep_sensitive
 from graphopt.errors import (
@@ -73,6 +74,7 @@ def compile(
     verify: bool = True,
     inputs: Mapping[str, Any] | None = None,
     strict: bool = False,
+    tune: float = 0.0,
     ctx: PassContext | None = None,
     data: Any = None,
     quantize: Any = None,
@@ -88,7 +90,10 @@ def compile(
     budget 1e-2), int8 (quantized with ``data`` to calibrate and judge with, by the options of
     ``quantize``, a :class:`graphopt.compress.QuantizeConfig`) or auto (int8 where it keeps its
     budget and is measured to be faster, else fp32; the manifest says which under
-    ``quantization``). ``strict`` makes a node that falls back to the interpreter an error.
+    ``quantization``). ``strict`` makes a node that falls back to the interpreter an error. ``tune``
+    seconds are spent on timing other kernels than the cost model chooses, on ``inputs`` and this
+    machine; those that are faster stand in the target of the artifact, and a compile for that
+    target makes the same artifact again without timing.
 
     Raises ModelError, OptionError, InputError, UnsupportedError (an op that nobody defines; with
     ``strict`` one that no kernel runs), ToolchainError, CompileError, VerificationError,
@@ -99,7 +104,13 @@ def compile(
 
         def build(model: Any, verify: bool) -> Artifact:
             return compile(
-                model, target, optimize=optimize, verify=verify, strict=strict, inputs=inputs
+                model,
+                target,
+                optimize=optimize,
+                verify=verify,
+                strict=strict,
+                inputs=inputs,
+                tune=tune,
             )
 
         source = to_graph(model, input_shapes=input_shapes)
@@ -126,6 +137,8 @@ def compile(
         from graphopt.verify import fit_inputs
 
         inputs = fit_inputs(source, inputs)
+    if tune > 0:
+        target = _tuned(source, target, optimize, inputs, tune)
     artifact = compile_graph(source, target, optimize=optimize, strict=strict, ctx=ctx)
     if verify:
 
@@ -173,6 +186,39 @@ def _within_budget(
     return artifact, {**result, "kept_in_fp32": [len(kept), len(layers)]}
 
 
+def _tuned(
+    source: Graph,
+    target: str | Target,
+    optimize: str,
+    inputs: Mapping[str, Any] | None,
+    seconds: float,
+) -> Target:
+    """The target with the choices that a measurement made, beside those that it has."""
+    from graphopt.tuning import Build, first_runnable, measure, tune
+    from graphopt.verify import default_sizes, random_inputs
+
+    chosen = Target.parse(target) if isinstance(target, str) else target
+    given = chosen.option("choices")
+
+    def build(choices: Sequence[Alternative]) -> tuple[Build, Built]:
+        text = "+".join(filter(None, [given, print_choices(choices)]))
+        own = chosen.with_option("choices", text) if text else chosen
+        made = _build(source, own, optimize, PassContext())
+        return Build(made.artifact, [node.origin for node in made.graph]), made
+
+    default, made = build([])
+    others = made.backend.alternatives(made.graph, chosen)
+    if not others:
+        return chosen
+    tried = (random_inputs(source, sizes) for sizes in default_sizes(source))
+    data = first_runnable(default, tried if inputs is None else [inputs])
+    if data is None:
+        return chosen
+    won = tune(default, others, lambda some: build(some)[0], seconds, measure(data, None))
+    text = "+".join(filter(None, [given, print_choices(won)]))
+    return chosen.with_option("choices", text) if text else chosen
+
+
 def compile_graph(
     source: Graph,
     target: str | Target = "cpu",
@@ -185,9 +231,9 @@ def compile_graph(
 
     Raises what :func:`compile` does, but for what concerns inputs and output.
     """
-    artifact, fallbacks, backend = _build(source, target, optimize, ctx or PassContext())
-    _report_fallbacks(fallbacks, backend, strict)
-    return artifact
+    built = _build(source, target, optimize, ctx or PassContext())
+    _report_fallbacks(built.fallbacks, built.backend, strict)
+    return built.artifact
 
 
 def passes_of(target: str | Target, optimize: str = "O2") -> Pipeline:
@@ -197,10 +243,20 @@ def passes_of(target: str | Target, optimize: str = "O2") -> Pipeline:
     return Pipeline((*level(optimize).passes, *lowering.passes))
 
 
+@dataclass(frozen=True)
+class Built:
+    """An artifact, what falls back to the interpreter, and the graph that became its steps."""
+
+    artifact: Artifact
+    fallbacks: list[tuple[Node, str]]
+    backend: Backend
+    graph: Graph
+
+
 def _build(
     source: Graph, target: str | Target, optimize: str, ctx: PassContext, custom: bool = False
-) -> tuple[Artifact, list[tuple[Node, str]], Backend]:
-    """The artifact and what falls back to the interpreter. ``custom`` lets ops pass that nobody
+) -> Built:
+    """Compiles, checks nothing and saves nothing. ``custom`` lets ops pass that nobody
     defines, to see what else is amiss."""
     target = Target.parse(target) if isinstance(target, str) else target
     backend = find(target.kind)
@@ -232,7 +288,8 @@ def _build(
     members: dict[str, Any] = dict(compiled.members)
     members["report.json"] = json.dumps(report.__dict__, sort_keys=True, indent=1).encode()
     members["graph.gir"] = print_graph(graph).encode()
-    return Artifact(_manifest(source, target, pipeline), members), fallbacks, backend
+    artifact = Artifact(_manifest(source, target, pipeline), members)
+    return Built(artifact, fallbacks, backend, graph)
 
 
 def _row(node: Node, reason: str) -> dict[str, str]:
@@ -271,6 +328,7 @@ def _manifest(graph: Graph, target: Target, pipeline: Pipeline) -> dict[str, Any
         "graphopt_version": __version__,
         "name": graph.name,
         "target": str(target),
+        "choices": readable(target.option("choices")),
         "pipeline": str(pipeline),
         "inputs": [{"name": v.name, "type": str(v.type)} for v in graph.inputs],
         "outputs": [
@@ -293,8 +351,8 @@ def unsupported(
     """
     source = to_graph(model, input_shapes=input_shapes)
     try:
-        artifact, _, _ = _build(source, target, "O2", PassContext(), custom=True)
-        found = json.loads(artifact.read("report.json"))["fallbacks"]
+        built = _build(source, target, "O2", PassContext(), custom=True)
+        found = json.loads(built.artifact.read("report.json"))["fallbacks"]
     except CompileError:
         # A custom op of unknown rank ends the compile before all else is seen.
         found = [_row(node, reason) for node in source.walk() if (reason := _not_defined(node))]

@@ -15,8 +15,8 @@
 #include <vector>
 
 #include "graphopt/kernel.h"
+#include "kernels/gemm/peak.h"
 #include "kernels/pack.h"
-#include "peak.h"
 #include "runtime/cpu.h"
 #include "runtime/thread_pool.h"
 
@@ -79,22 +79,6 @@ Tensor tensor(const std::vector<int64_t>& shape, float* data) {
   t.rank = static_cast<int32_t>(shape.size());
   std::copy(shape.begin(), shape.end(), t.shape.begin());
   return t;
-}
-
-double peak_gflops(const ThreadPool& pool) {
-  constexpr int64_t kSteps = 10'000'000;
-  double best = 0;
-  for (int i = 0; i < 5; ++i) {
-    const auto begin = now();
-    std::vector<double> flops(static_cast<size_t>(pool.threads()), 0);
-    pool.for_range(pool.threads(), 1, [&](int64_t first, int64_t last, int worker) {
-      for (int64_t j = first; j < last; ++j) flops[static_cast<size_t>(worker)] += bench::fma_flops(kSteps);
-    });
-    double sum = 0;
-    for (double f : flops) sum += f;
-    best = std::max(best, sum / seconds_since(begin) / 1e9);
-  }
-  return best;
 }
 
 void run_case(const Case& c, const ThreadPool& pool, const Options& options, double peak) {
@@ -299,6 +283,9 @@ std::vector<Case> all_cases() {
   for (const auto& [m, n, k] : {std::array<int64_t, 3>{128, 768, 768},
                                 {128, 3072, 768},
                                 {128, 768, 3072},
+                                {128, 2304, 768},
+                                {197, 768, 768},
+                                {197, 2304, 768},
                                 {197, 768, 3072},
                                 {197, 3072, 768},
                                 {3136, 256, 64},
@@ -418,7 +405,7 @@ int main(int argc, char** argv) {
     }
   }
   const ThreadPool pool(options.threads);
-  const double peak = peak_gflops(pool);
+  const double peak = multiply_add_rate(pool) / 1e9;
   std::printf("isa %s, %d threads, multiply-add peak %.1f GFLOP/s\n", std::string(isa_name(cpu_isa())).c_str(),
               options.threads, peak);
   for (const Case& c : all_cases()) {

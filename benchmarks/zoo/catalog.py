@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 
@@ -66,6 +66,29 @@ class Model:
             item.name: tuple(d if isinstance(d, int) else bound[d] for d in item.shape)
             for item in self.inputs
         }
+
+    def batched(self, size: int) -> Model:
+        """The same model, called ``name@size``, for the first case's input with ``size`` samples.
+
+        The sizes and symbols of ``_BATCH`` axes change; a static model is exported anew. Raises
+        ValueError for a model that takes one sample only.
+        """
+        case = dict(self.cases[0])
+        inputs = tuple(_with_batch(item, size) for item in self.inputs)
+        bound = {name: size for name in case if name in _BATCH}
+        if not bound and (inputs == self.inputs or self.builder is None):
+            raise ValueError(f"{self.name} takes one sample at a time")
+        return replace(self, name=f"{self.name}@{size}", inputs=inputs, cases=({**case, **bound},))
+
+
+_BATCH = ("batch", "n")
+"""Symbols of axes that hold samples."""
+
+
+def _with_batch(item: Input, size: int) -> Input:
+    if not item.shape or item.shape[0] != 1:
+        return item
+    return replace(item, shape=(size, *item.shape[1:]))
 
 
 def _case(**dims: int) -> Mapping[str, int]:
@@ -226,7 +249,16 @@ def models() -> tuple[Model, ...]:
 
 
 def get(name: str) -> Model:
-    """The model called ``name``; KeyError lists the names when there is none."""
+    """The model called ``name``, with ``@16`` behind it for 16 samples at a time.
+
+    KeyError lists the names when there is none, and says when a model takes one sample only.
+    """
+    base, at, size = name.rpartition("@")
+    if at and size.isdecimal():
+        try:
+            return get(base).batched(int(size))
+        except ValueError as error:
+            raise KeyError(str(error)) from None
     for model in _MODELS:
         if model.name == name:
             return model

@@ -30,8 +30,15 @@ def root() -> Path:
 
 
 def cached(name: str) -> Path:
-    """Where the current version of model ``name`` lies or would lie."""
-    return root() / f"{name}-{_key(get(name))}.onnx"
+    """Where the current version of model ``name`` lies or would lie.
+
+    One file serves every batch size where the model's own axes are symbols.
+    """
+    model = get(name)
+    base = name.partition("@")[0]
+    if get(base).inputs == model.inputs:
+        name, model = base, get(base)
+    return root() / f"{name}-{_key(model)}.onnx"
 
 
 def path(name: str) -> Path:
@@ -39,10 +46,11 @@ def path(name: str) -> Path:
 
     Raises KeyError for an unknown model and ZooError when it cannot be made.
     """
-    model = get(name)
     target = cached(name)
     if target.exists():
         return target
+    name = target.stem.rpartition("-")[0]
+    model = get(name)
     target.parent.mkdir(parents=True, exist_ok=True)
     with _scratch(target.parent) as folder:
         made = folder / "model.onnx"

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "graphopt/kernel.h"
+#include "kernels/gemm/peak.h"
 #include "kernels/pack.h"
 #include "python/arrays.h"
 #include "python/bindings.h"
@@ -223,6 +224,10 @@ void bind_kernels(nb::module_& m) {
   m.def(
       "has_kernel", [](const std::string& name) { return find_kernel(name) != nullptr; }, "name"_a,
       "Whether a step kernel of that name exists.");
+  m.def(
+      "multiply_add_rate", [](int threads) { return multiply_add_rate(ThreadPool(threads)); }, "threads"_a,
+      nb::call_guard<nb::gil_scoped_release>(),
+      "Operations a second of independent multiply-adds on that many threads, at the instruction set in use.");
   m.def("pack_gemm", &pack_gemm_array, "w"_a, "Weights [K, N] in panels of 16 columns, as the gemm step reads them.");
   m.def("pack_conv", &pack_conv_array, "w"_a, "group"_a = 1,
         "Weights [Cout, Cin/group, k...] as the conv step reads them.");

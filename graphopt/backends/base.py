@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from graphopt.backends.choices import Alternative
 from graphopt.errors import OptionError
 from graphopt.ir import DType, Graph, Node
 from graphopt.rewrite import PassContext, Pipeline, Refusal
@@ -117,6 +118,12 @@ class Backend(ABC):
     @abstractmethod
     def build(self, graph: Graph, target: Target, ctx: PassContext) -> Compiled:
         """Code and plan for a LOWERED graph. The only step that needs a toolchain."""
+
+    def alternatives(self, graph: Graph, target: Target) -> list[Alternative]:
+        """Other choices for what a LOWERED graph runs, for a measurement to try; the option
+        ``choices``, as :func:`~graphopt.backends.choices.print_choices` writes it, must be able to
+        make them. None by default."""
+        return []
 
     def check_options(self, target: Target) -> None:
         """Raises OptionError for an option that the backend does not know."""

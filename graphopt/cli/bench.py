@@ -73,14 +73,15 @@ def bench(
 
 def _add_rates(result: dict[str, Any], session: Session, data: Any) -> None:
     """What each step's operations and bytes make of its time, beside the machine's peaks."""
-    from graphopt.runtime.roofline import measure_peaks, plan_work
+    from graphopt.runtime.roofline import measure_peaks, plan_choices, plan_work
 
     peaks = measure_peaks(session.threads)
     result["peaks"] = {"gflops": peaks.flops / 1e9, "gb_per_s": peaks.bandwidth / 1e9}
     shapes = {name: np.shape(array) for name, array in data.items()}
-    for step, (_, work) in zip(
-        result["steps"], plan_work(session.artifact().json("plan"), shapes), strict=True
-    ):
+    plan = session.artifact().json("plan")
+    for step, choice in zip(result["steps"], plan_choices(plan), strict=True):
+        step |= {"choice": choice} if choice else {}
+    for step, (_, work) in zip(result["steps"], plan_work(plan, shapes), strict=True):
         seconds = step["microseconds"] / 1e6 / max(step["calls"], 1.0)
         if work is None or seconds <= 0 or step["calls"] == 0:
             continue
@@ -101,7 +102,7 @@ def _show(result: dict[str, Any]) -> None:
         [
             step["name"],
             step["kind"],
-            step["kernel"],
+            " ".join(filter(None, [step["kernel"], step.get("choice")])),
             float(step["microseconds"]),
             f"{100 * step['microseconds'] / total:.1f} %",
             _number(step, "gflops"),

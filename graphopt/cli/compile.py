@@ -83,6 +83,15 @@ def compile_command(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse to run nodes in the interpreter.")
     ] = False,
+    tune: Annotated[
+        float,
+        typer.Option(
+            "--tune",
+            metavar="SECONDS",
+            min=0,
+            help="Time other kernels for that long (--tune alone: 10 s), keep what is faster.",
+        ),
+    ] = 0.0,
     as_json: JsonFlag = False,
 ) -> None:
     """Compile MODEL to an artifact that runs without ONNX, TVM or PyTorch."""
@@ -120,6 +129,7 @@ def compile_command(
             verify=verify,
             inputs=data,
             strict=strict,
+            tune=tune,
             ctx=ctx,
             data=calibration,
             quantize=_quantization(precision, metric, max_drop),
@@ -130,7 +140,8 @@ def compile_command(
         "artifact": str(path),
         "bytes": path.stat().st_size,
         "seconds": round(seconds, 3),
-        "target": target,
+        "target": artifact.manifest["target"],
+        "choices": artifact.manifest["choices"] if tune else None,
         "verification": artifact.manifest.get("verification"),
         "quantization": artifact.manifest.get("quantization"),
         "warnings": [
@@ -172,6 +183,8 @@ def _show(result: dict[str, Any]) -> None:
         typer.echo(f"warning: {text}", err=True)
     size = f"{result['bytes'] / 1e6:.1f} MB"
     typer.echo(f"{result['artifact']}: {size} in {result['seconds']:.1f} s")
+    if result["choices"] is not None:
+        typer.echo(_chosen(result["choices"]))
     if found := result["quantization"]:
         why = f": {found['reason']}" if found["reason"] else ""
         typer.echo(f"computes in {found['chosen']}{why}")
@@ -182,6 +195,12 @@ def _show(result: dict[str, Any]) -> None:
             )
     if result["verification"] or not found:
         typer.echo(_verdict(result["verification"]))
+
+
+def _chosen(choices: list[str]) -> str:
+    if not choices:
+        return "tuned: no kernel is faster than the default ones by more than the noise"
+    return f"tuned: {len(choices)} measured faster: {', '.join(choices)}"
 
 
 def _verdict(found: dict[str, Any] | None) -> str:

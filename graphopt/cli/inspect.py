@@ -51,6 +51,8 @@ def _artifact(file: Path, text: bool, as_json: bool) -> None:
         return
     typer.echo(f"{file}: {manifest['name']} for {manifest['target']}")
     typer.echo(f"made by graphopt {manifest['graphopt_version']}")
+    for choice in manifest.get("choices", ()):
+        typer.echo(f"chosen by measurement: {choice}")
     _interface(manifest["inputs"], manifest["outputs"])
     members = [[name, item["size"], item["xxh64"]] for name, item in manifest["members"].items()]
     table("members", ["name", "bytes", "xxh64"], members)

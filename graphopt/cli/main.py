@@ -48,10 +48,20 @@ _VERIFY = {
 }
 
 
+_TUNE = "--tune"
+_TUNE_SECONDS = 10
+
+
 def _spelled(arguments: list[str]) -> list[str]:
-    """Arguments with ``--verify=each`` and its like as flags, up to a ``--``."""
+    """Arguments with ``--verify=each`` and its like as flags, and seconds for a bare ``--tune``, up
+    to a ``--``."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    return [*(_VERIFY.get(a, a) for a in arguments[:end]), *arguments[end:]]
+    spelled = [_VERIFY.get(a, a) for a in arguments[:end]]
+    for place, argument in enumerate(spelled):
+        following = spelled[place + 1] if place + 1 < len(spelled) else ""
+        if argument == _TUNE and not following.replace(".", "", 1).isdigit():
+            spelled[place] = f"{_TUNE}={_TUNE_SECONDS}"
+    return [*spelled, *arguments[end:]]
 
 
 def _fail(message: str, code: int) -> None:

@@ -7,7 +7,8 @@ The matrices have two axes and no other readers; biases are constant rows, of al
 none (then they stay). ``readers = "any"`` merges where fewer nodes are left;
 ``readers = "attention"`` only results that an attention alone reads, head by head: a target that
 reads heads where they lie needs no split. ``max_elements`` bounds the merged matrix, where it is
-not 0: one that leaves the cache is no faster than its parts.
+not 0: one that leaves the cache is no faster than its parts. ``keep`` names weights, joined by '+',
+whose product, with those that would join it, stays as it is.
 
 Sound: every element is the same sum of products; a kernel may add them in another order.
 """
@@ -23,6 +24,7 @@ import numpy as np
 from graphopt.ir import Builder, Constant, Graph, Node, TensorType, Value, static_shape
 from graphopt.ops.fused import ATTENTION
 from graphopt.rewrite import Pass, PassContext, Refusal, record_edit
+from graphopt.rewrite.names import split_names
 
 __all__ = ["MergeProducts"]
 
@@ -51,6 +53,7 @@ class MergeProducts(Pass):
 
     readers: str = "any"
     max_elements: int = 0
+    keep: str = ""
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
         """True when products were merged."""
@@ -99,6 +102,8 @@ class MergeProducts(Pass):
             return False
         size = sum(_elements(branch.node) for branch in branches)
         if self.max_elements and size > self.max_elements:
+            return False
+        if self.keep and _weight_names(branches) & split_names(self.keep):
             return False
         fewer = len(branches) * len(branches[0].nodes) > len(branches[0].nodes) + 1
         return fewer or self.readers == "attention"
@@ -159,6 +164,11 @@ def _gemm_branch(node: Node) -> _Branch | Refusal:
     if not plain or (bias is not None and not _is_row(bias, node)):
         return Refusal("it scales, transposes its input, or adds more than a constant row", node)
     return _Branch(node, bias, node)
+
+
+def _weight_names(branches: list[_Branch]) -> frozenset[str]:
+    weights = [branch.node.input(1) for branch in branches]
+    return frozenset(weight.name for weight in weights if weight is not None)
 
 
 def _elements(node: Node) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 
 from graphopt import _native
 
-__all__ = ["Peaks", "Work", "measure_peaks", "plan_work"]
+__all__ = ["Peaks", "Work", "measure_peaks", "plan_choices", "plan_work"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +46,35 @@ class Work:
 
 @lru_cache(maxsize=4)
 def measure_peaks(threads: int) -> Peaks:
-    """Measures the machine on ``threads`` threads, half a second: a product of matrices that stay
-    in the caches, and a product of a vector with a matrix that only memory holds."""
-    flops = _rate(768, 512, 1024, threads, lambda m, k, n: 2.0 * m * k * n)
-    bandwidth = _rate(1, 4096, 16384, threads, lambda m, k, n: 4.0 * k * n)
-    return Peaks(flops, bandwidth)
+    """Measures the machine on ``threads`` threads, half a second: multiply-adds that touch no
+    memory, and a product of a vector with a matrix that only memory holds."""
+    return Peaks(_native.multiply_add_rate(threads), _bandwidth(4096, 16384, threads))
 
 
-def _rate(m: int, k: int, n: int, threads: int, amount: Any) -> float:
-    a = np.full((m, k), 0.5, np.float32)
+def _bandwidth(k: int, n: int, threads: int) -> float:
+    a = np.full((1, k), 0.5, np.float32)
     w = np.full(k * n, 0.25, np.float32)  # the packed form of equal numbers
     best = math.inf
     for _ in range(7):
         started = time.perf_counter()
-        _native.run_kernel("gemm", [a, w], [("float32", [m, n])], {"k": k, "n": n}, threads)
+        _native.run_kernel("gemm", [a, w], [("float32", [1, n])], {"k": k, "n": n}, threads)
         best = min(best, time.perf_counter() - started)
-    return float(amount(m, k, n)) / best
+    return 4.0 * k * n / best
+
+
+# What a step's attributes say when a measurement chose it, as the option `choices` spells it.
+_SHARES = {1: "rows", 2: "columns"}
+
+
+def plan_choices(plan: Mapping[str, Any]) -> list[str]:
+    """What a measurement chose for every step, in the order of a profile's rows: "tile3", "rows",
+    both, or "" for the default."""
+    return [_choice(step.get("attrs", {})) for step in _flat(plan["steps"])]
+
+
+def _choice(attrs: Mapping[str, Any]) -> str:
+    tile = f"tile{attrs['tile']}" if attrs.get("tile") else ""
+    return " ".join(filter(None, [tile, _SHARES.get(attrs.get("share", 0), "")]))
 
 
 def plan_work(
@@ -207,7 +220,18 @@ def _matmul(step: Mapping[str, Any], sizes: _Sizes) -> float:
     return 2.0 * math.prod(out) * depth
 
 
+def _attention(step: Mapping[str, Any], sizes: _Sizes) -> float:
+    """Of both products, whatever a mask leaves out."""
+    inputs, _ = _shapes(step, sizes)
+    attrs, (q, k, v) = step["attrs"], inputs[:3]
+    heads = q[1] if len(q) == 4 else attrs["heads"]
+    size = q[3] if len(q) == 4 else attrs["size"]
+    value_size = v[3] if len(v) == 4 else attrs["value_size"]
+    return 2.0 * q[0] * heads * q[-2] * k[-2] * (size + value_size)
+
+
 _FLOPS: dict[str, Any] = {
+    "attention": _attention,
     "gemm": _gemm,
     "conv": _conv,
     "conv_winograd": _conv,

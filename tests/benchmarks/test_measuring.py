@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import compare, report
+from benchmarks import compare, engines, load_time, peak, report
 from benchmarks.worker import Worker, WorkerError
 from tests.wheel.model import small_model
 
@@ -36,7 +36,7 @@ def test_lead_is_over_the_fastest_peer() -> None:
 
 def test_a_peer_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Fake:
-        def __init__(self, engine: str, *rest: object) -> None:
+        def __init__(self, engine: str, *rest: object, **options: object) -> None:
             if engine == "openvino":
                 raise WorkerError("openvino: no such op")
             self.engine = engine
@@ -84,7 +84,8 @@ def test_worker_runs_an_engine_in_a_process_of_its_own(tmp_path: Path) -> None:
     x = np.ones((1, 3, 16, 16), np.float32)
     np.savez(tmp_path / "feed.npz", x=x)
     with Worker("oracle", tmp_path / "m.onnx", tmp_path / "feed.npz", 1) as worker:
-        assert worker.load_ns > 0
+        assert worker.load_ns >= worker.ready_ns > 0
+        assert worker.peak_bytes() > 1 << 20
         assert len(worker.run(5)) == 5
         (out,) = worker.outputs(tmp_path / "out.npz")
     assert out.shape == (1, 5)
@@ -96,3 +97,46 @@ def test_a_failing_engine_is_reported_with_its_own_words(tmp_path: Path) -> None
     np.savez(tmp_path / "feed.npz", x=np.ones(1))
     with pytest.raises(WorkerError, match=r"oracle: .*missing\.onnx"):
         Worker("oracle", tmp_path / "missing.onnx", tmp_path / "feed.npz", 1)
+
+
+def test_an_engine_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    np.savez(tmp_path / "feed.npz", x=np.ones(1))
+    with pytest.raises(WorkerError, match="no first result within 0 s"):
+        Worker("oracle", tmp_path / "m.onnx", tmp_path / "feed.npz", 1, limit=0.001)
+
+
+def test_spread_is_half_the_distance_of_the_quartiles() -> None:
+    measured = compare.Measured("m", 0, {}, rounds={"graphopt": [[90, 100], [110, 100]]})
+    assert measured.spread("graphopt") == pytest.approx(0.075)
+
+
+def test_share_of_the_peak() -> None:
+    assert peak.Rate(flops=1e9, peak=100e9).share(20e6) == pytest.approx(0.5)
+
+
+def test_a_line_of_load_times() -> None:
+    mine = {"ready_ns": 20e6, "first_ns": 50e6, "rss_bytes": 150e6}
+    peer = {"ready_ns": 100e6, "first_ns": 100e6, "rss_bytes": 300e6}
+    record = {"model": "m", "engines": {"graphopt": mine, "onnxruntime": peer}}
+    cells = load_time.row(record, ["graphopt", "onnxruntime", "openvino"])
+    assert cells[1:4] == ["20.0", "50.0", "150"]
+    assert cells[7:10] == ["-", "-", "-"]
+    assert cells[-3:] == ["0.20", "0.50", "0.50"]
+    failed = load_time.row({"model": "m", "failed": "no"}, ["graphopt", "onnxruntime"])
+    assert len(failed) == 10
+
+
+@pytest.mark.parametrize("engine", ["tvm", "iree"])
+def test_further_engines_agree_with_the_oracle(engine: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip(engines.module(engine))
+    import onnx
+
+    onnx.save(small_model(), tmp_path / "m.onnx")
+    x = np.random.default_rng(0).standard_normal((1, 3, 16, 16), np.float32)
+    np.savez(tmp_path / "feed.npz", x=x)
+    results = []
+    for name in ("oracle", engine):
+        with Worker(name, tmp_path / "m.onnx", tmp_path / "feed.npz", 1) as worker:
+            results.append(worker.outputs(tmp_path / "out.npz"))
+    assert compare.worst_error(*results) < 1e-5

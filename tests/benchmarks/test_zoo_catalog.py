@@ -89,3 +89,16 @@ def test_a_failed_fetch_leaves_nothing_and_says_what_to_do(
     with pytest.raises(zoo.ZooError, match=r"magika==1\.0\.3.*check that pip reaches its index"):
         zoo.path("magika")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_changes_sizes_and_symbols() -> None:
+    assert zoo.get("resnet-50@16").shapes(0) == {"pixel_values": (16, 3, 224, 224)}
+    assert set(zoo.get("bert-base@4").shapes(0).values()) == {(4, 128)}
+    vad = zoo.get("silero-vad@16").shapes(0)
+    assert vad == {"input": (16, 576), "state": (2, 16, 128), "sr": ()}
+    feed = zoo.inputs("magika@3")
+    assert feed["bytes"].shape == (3, 2048)
+    assert store.cached("magika@3") == store.cached("magika")
+    assert store.cached("resnet-50@3") != store.cached("resnet-50")
+    with pytest.raises(KeyError, match="one sample at a time"):
+        zoo.get("silero-vad-openvino-16k@2")

@@ -141,7 +141,7 @@ struct SmallProduct {
 
   void run() const {
     const GemmKernels& kernels = gemm_kernels();
-    const int64_t panels = tile_panels(kernels, rows, direct);
+    const int64_t panels = tile_panels(kernels, rows, (columns + kPanel - 1) / kPanel, depth, direct);
     const int64_t tiles = (rows + kernels.max_rows[panels - 1] - 1) / kernels.max_rows[panels - 1];
     const float* table[kTableRows];
     int64_t c_rows[kTableRows];

@@ -26,6 +26,7 @@ class ConvKernel final : public Kernel {
         cout_(attrs.i("cout")),
         bf16_(attrs.i("bf16", 0) != 0),
         merged_(attrs.i("merged", 0) != 0),
+        choice_(parse_gemm_choice(attrs)),
         epilogue_(parse_epilogue(attrs)) {
     if (group_ < 1 || cin_ < 0 || cout_ < 0 || cin_ % group_ != 0 || cout_ % group_ != 0) {
       throw Error("conv: group must divide cin and cout");
@@ -153,6 +154,7 @@ class ConvKernel final : public Kernel {
     shape.depth = g.depth();
     shape.pairs = bf16_;
     shape.rounded = bf16_ && !halves.x && !rounds_first(false) ? cin_ : 0;
+    shape.choice = choice_;
     if (g.merged && (window_.begin[2] != 0 || window_.end[2] != 0)) shape.spare_floats = shape.k();
     if (merged_) {
       shape.sources = g.segments();
@@ -161,8 +163,7 @@ class ConvKernel final : public Kernel {
       shape.depth = g.segments() * pairs_of(g.depth());
     }
     shape.copy_rows = shape.rounded == 0 && shape.segments == 1 && !g.merged &&
-                      rows_collide(g.channels * (is_plain(g) ? 1 : window_.stride[2])) && shape.m > 4 &&
-                      shape.panels() >= 8;
+                      copies_rows(shape, g.channels * (is_plain(g) ? 1 : window_.stride[2]));
     return shape;
   }
 
@@ -199,6 +200,7 @@ class ConvKernel final : public Kernel {
   int64_t cout_;
   bool bf16_;    // X is rounded to bfloat16, W holds it: pairs along the channels
   bool merged_;  // or along the channels of all taps of a line, for few of them
+  GemmChoice choice_;
   Epilogue epilogue_;
   bool depthwise_ = false;
 };

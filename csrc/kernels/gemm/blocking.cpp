@@ -24,10 +24,15 @@ constexpr int64_t kTileSpeed = 8;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Rows that the tables of a block of `rows` rows have room for, whatever its tiles.
-int64_t table_rows(int64_t rows) {
+// Rows that the tables of a block of `rows` rows have room for, whatever its tiles. None is lower than that of
+// main_panels, but for a chosen one.
+int64_t table_rows(int64_t rows, const GemmShape& shape) {
   const GemmKernels& kernels = gemm_kernels();
-  const int64_t tiles = divide_up(rows, kernels.max_rows[kernels.main_panels - 1]);
+  int64_t tile_rows = kernels.max_rows[kernels.main_panels - 1];
+  if (shape.choice.tile > 0 && kernels.max_rows[shape.choice.tile - 1] > 0) {
+    tile_rows = std::min<int64_t>(tile_rows, kernels.max_rows[shape.choice.tile - 1]);
+  }
+  const int64_t tiles = divide_up(rows, tile_rows);
   return std::max(tiles * kTableRows, divide_up(rows, kTileRows) * kTileRows);
 }
 
@@ -37,6 +42,13 @@ int64_t worth_a_thread(const GemmShape& shape) {
 }
 
 }  // namespace
+
+GemmChoice parse_gemm_choice(const Attrs& attrs) {
+  const GemmChoice choice{attrs.i("tile", 0), attrs.i("share", 0)};
+  if (choice.tile < 0 || choice.tile > kMaxPanels) throw Error("the tile must be of at most 4 panels");
+  if (choice.share < 0 || choice.share > 2) throw Error("the share must be 0, 1 or 2");
+  return choice;
+}
 
 GemmBlocking gemm_blocking(const GemmShape& shape) {
   const CacheSizes caches = cache_sizes();
@@ -66,7 +78,7 @@ GemmBlocking gemm_blocking(const GemmShape& shape) {
 }
 
 GemmScratch gemm_scratch(const GemmShape& shape, const GemmBlocking& blocking) {
-  const int64_t slots = table_rows(blocking.rows);
+  const int64_t slots = table_rows(blocking.rows, shape);
   const int64_t spare = shape.spare_floats + (shape.copies() ? gemm_copy_step(blocking.depth) : 0);
   constexpr int64_t kPointer = static_cast<int64_t>(sizeof(float*));
   int64_t at = divide_up(spare * blocking.rows * kFloat, 64) * 64;
@@ -95,7 +107,8 @@ GemmGrid gemm_grid(const GemmShape& shape, int64_t problems, int threads) {
   const int64_t tile_rows = kernels.max_rows[kernels.main_panels - 1];
   const auto k = static_cast<double>(shape.k());
   double best_cost = std::numeric_limits<double>::infinity();
-  for (int64_t m = 1; m <= std::min(wanted, shape.m); ++m) {
+  const int64_t most = shape.choice.share == 2 ? 1 : std::min(wanted, shape.m);
+  for (int64_t m = shape.choice.share == 1 ? most : 1; m <= most; ++m) {
     const int64_t n = std::min(wanted / m, shape.panels());
     const int64_t rows = divide_up(shape.m, m);
     const int64_t panels = divide_up(shape.panels(), n);
@@ -132,6 +145,15 @@ int64_t gemm_grain(const GemmShape& shape, int64_t tasks, int64_t parts) {
 bool rows_collide(int64_t step) {
   constexpr int64_t kSetBytes = 4096;  // L1 of every current x86 core: 64 sets of 64 bytes
   return step > 0 && step * kFloat % kSetBytes == 0;
+}
+
+bool copies_rows(const GemmShape& shape, int64_t step) {
+  constexpr int64_t kWays = 8;  // of L1
+  const GemmKernels& kernels = gemm_kernels();
+  int64_t tile_rows =
+      kernels.max_rows[tile_panels(kernels, shape.m, shape.panels(), shape.k(), false, shape.choice) - 1];
+  if (shape.pairs && tile_registers(Extension::kAmxBf16) != nullptr) tile_rows = kTileRows;
+  return tile_rows > kWays && shape.m > 4 && shape.panels() >= 8 && rows_collide(step);
 }
 
 }  // namespace graphopt

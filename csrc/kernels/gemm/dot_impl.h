@@ -1,4 +1,4 @@
-// Products of a matrix's rows with one vector. Included after one simd_*.h.
+// Products of a matrix's rows with one vector, and the rate of multiply-adds. Included after one simd_*.h.
 #pragma once
 
 #include <cstdint>
@@ -42,6 +42,23 @@ void dot_rows(const float* rows, int64_t step, int64_t count, const float* v, in
   int64_t r = 0;
   for (; r + kRows <= count; r += kRows) dot_few<kRows>(rows + r * step, step, v, k, out + r);
   for (; r < count; ++r) dot_few<1>(rows + r * step, step, v, k, out + r);
+}
+
+// Chains enough to hide the latency of all the units there are, each from a start of its own.
+double multiply_adds(int64_t steps) {
+  using F = Simd::F;
+  constexpr int kChains = 12;
+  F sums[kChains];
+  unroll<kChains>([&](auto i) GRAPHOPT_INLINE_LAMBDA { sums[i] = Simd::keep(Simd::set1(1.0F + i)); });
+  F factor = Simd::set1(0.999F);
+  const F summand = Simd::set1(1e-9F);
+  for (int64_t step = 0; step < steps; ++step) {
+    factor = Simd::keep(factor);
+    unroll<kChains>([&](auto i) GRAPHOPT_INLINE_LAMBDA { sums[i] = Simd::fma(sums[i], factor, summand); });
+  }
+  unroll<kChains - 1>([&](auto i) GRAPHOPT_INLINE_LAMBDA { sums[0] = Simd::add(sums[0], sums[i + 1]); });
+  const double done = static_cast<double>(steps) * kChains * Simd::kLanes * 2;
+  return Simd::sum(sums[0]) < 0 ? 0 : done;  // never: but it needs the sums
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "graphopt/kernel.h"
 #include "kernels/dense/epilogue.h"
 #include "kernels/gemm/amx.h"
 #include "kernels/gemm/tile.h"
@@ -18,6 +19,13 @@ namespace graphopt {
 
 // The kernels of the instruction set in use.
 const GemmKernels& gemm_kernels();
+
+// What a measurement chose at compile time, attributes of a step; it changes no result.
+struct GemmChoice {
+  int64_t tile = 0;   // panels of the tile; 0, or what the instruction set lacks: by tile_panels()
+  int64_t share = 0;  // what threads share out: 1 rows, 2 columns, 0 what is predicted to be faster
+};
+GemmChoice parse_gemm_choice(const Attrs& attrs);
 
 struct GemmShape {
   int64_t m = 0;
@@ -35,6 +43,7 @@ struct GemmShape {
   bool c_half = false;         // C holds bfloat16 numbers, an even number a row
   bool residual_half = false;  // so does the residual
   [[nodiscard]] bool copies() const { return copy_rows || rounded > 0; }
+  GemmChoice choice{};
   [[nodiscard]] int64_t k() const { return segments * depth; }
   [[nodiscard]] int64_t panels() const { return (n + kPanel - 1) / kPanel; }
 };
@@ -82,11 +91,22 @@ size_t gemm_scratch_bytes(const GemmShape& shape);
 // Row length, in floats, of a copy of `depth` values: rows start in different cache sets.
 inline int64_t gemm_copy_step(int64_t depth) { return (depth + kPanel - 1) / kPanel * kPanel + kPanel; }
 
-// Panels of the tiles for `rows` rows: the widest that holds all of them, else the best one.
-inline int64_t tile_panels(const GemmKernels& kernels, int64_t rows, bool direct) {
-  int64_t panels = direct ? kMaxDirectPanels : kMaxPanels;
-  while (panels > kernels.main_panels && rows > kernels.max_rows[panels - 1]) --panels;
-  return panels;
+// Sums shorter than this are too short to pay for tiles of few rows.
+inline constexpr int64_t kShortSum = 192;
+
+// Panels of the tiles for `rows` rows, `width` panels and sums of k: the widest that holds all rows, else the best
+// one; and no wider than needed for as many tiles beside each other, all of them about the same.
+inline int64_t tile_panels(const GemmKernels& kernels, int64_t rows, int64_t width, int64_t k, bool direct,
+                           const GemmChoice& choice = {}) {
+  if (!direct && choice.tile > 0 && kernels.max_rows[choice.tile - 1] > 0) return choice.tile;
+  const int64_t most = direct ? kMaxDirectPanels : kMaxPanels;
+  int64_t panels = most;
+  while (panels > 1 && rows > kernels.max_rows[panels - 1]) --panels;
+  if (rows > kernels.max_rows[panels - 1]) {
+    panels = std::min<int64_t>(k < kShortSum ? kernels.short_panels : kernels.main_panels, most);
+  }
+  const int64_t beside = std::max<int64_t>((width + panels - 1) / panels, 1);
+  return std::max<int64_t>((width + beside - 1) / beside, 1);
 }
 
 // The part of [0, n) that is the index-th of `parts` equal ones, a multiple of `unit` long.
@@ -175,7 +195,8 @@ class GemmTask {
       tile_panels_ = count <= kFewTileRows ? kFewTilePanels : kTilePanels;
       tile_rows_ = count <= kFewTileRows ? kFewTileRows : kTileRows;
     } else {
-      tile_panels_ = tile_panels(kernels_, count, operands_.direct);
+      tile_panels_ =
+          tile_panels(kernels_, count, panels_.end - panels_.begin, shape_.k(), operands_.direct, shape_.choice);
       tile_rows_ = kernels_.max_rows[tile_panels_ - 1];
     }
     table_blocks_ = (tile_rows_ + kTableRows - 1) / kTableRows;
@@ -391,5 +412,7 @@ struct DenseRows {
 
 // Whether rows that lie `step` floats apart fall into so few cache sets that a tile evicts its own rows.
 bool rows_collide(int64_t step);
+// Whether that is so for the tiles of this shape, and enough of them beside each other read a copy that it pays.
+bool copies_rows(const GemmShape& shape, int64_t step);
 
 }  // namespace graphopt

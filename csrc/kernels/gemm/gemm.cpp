@@ -12,7 +12,11 @@ namespace {
 class GemmKernel final : public Kernel {
  public:
   explicit GemmKernel(const Attrs& attrs)
-      : k_(attrs.i("k")), n_(attrs.i("n")), bf16_(attrs.i("bf16", 0) != 0), epilogue_(parse_epilogue(attrs)) {
+      : k_(attrs.i("k")),
+        n_(attrs.i("n")),
+        bf16_(attrs.i("bf16", 0) != 0),
+        choice_(parse_gemm_choice(attrs)),
+        epilogue_(parse_epilogue(attrs)) {
     if (k_ < 0 || n_ < 0) throw Error("gemm: negative k or n");
   }
 
@@ -59,17 +63,18 @@ class GemmKernel final : public Kernel {
     shape.m = 1;
     for (int axis = 0; axis + 1 < a.rank; ++axis) shape.m *= a.dim(axis);
     shape.n = n_;
+    shape.choice = choice_;
     shape.depth = bf16_ ? pairs_of(k_) : k_;
     shape.pairs = bf16_;
     shape.rounded = bf16_ && !a_half ? k_ : 0;
-    // A copy pays when several tiles of columns read it.
-    shape.copy_rows = shape.rounded == 0 && rows_collide(shape.depth) && shape.m > 4 && shape.panels() >= 8;
+    shape.copy_rows = shape.rounded == 0 && copies_rows(shape, shape.depth);
     return shape;
   }
 
   int64_t k_;
   int64_t n_;
   bool bf16_;  // A is rounded to bfloat16, W holds it: pairs along K
+  GemmChoice choice_;
   Epilogue epilogue_;
 };
 

@@ -18,7 +18,8 @@ void activate(Activation activation, float alpha, float beta, float* c, const fl
 
 constexpr GemmKernels make_kernels() {
   GemmKernels kernels{};
-  kernels.main_panels = 2;
+  kernels.main_panels = 4;
+  kernels.short_panels = 2;
   add_tiles<1, 12>(kernels);
   add_tiles<2, 12>(kernels);
   add_tiles<3, 9>(kernels);
@@ -27,6 +28,7 @@ constexpr GemmKernels make_kernels() {
   kernels.transpose = transpose_block;
   kernels.pack = pack_rows;
   kernels.dot = dot_rows;
+  kernels.multiply_adds = multiply_adds;
   kernels.round = round_rows;
   kernels.widen = widen_row;
   return kernels;

@@ -19,11 +19,13 @@ void activate(Activation activation, float alpha, float beta, float* c, const fl
 constexpr GemmKernels make_kernels() {
   GemmKernels kernels{};
   kernels.main_panels = 1;
+  kernels.short_panels = 1;
   add_tiles<1, 2>(kernels);
   kernels.activate = activate;
   kernels.transpose = transpose_block;
   kernels.pack = pack_rows;
   kernels.dot = dot_rows;
+  kernels.multiply_adds = multiply_adds;
   kernels.round = round_rows;
   kernels.widen = widen_row;
   return kernels;

@@ -1,6 +1,7 @@
 // gemm against the reference, at sizes around the tiles, and the activations against libm.
 #include <limits>
 
+#include "kernels/gemm/driver.h"
 #include "kernels/gemm/pack.h"
 #include "kernels/gemm/reference.h"
 #include "kernels_dense.h"
@@ -25,7 +26,8 @@ Attrs make_attrs(int64_t k, int64_t n, const std::string& activation, bool resid
   return attrs;
 }
 
-void check_gemm(int64_t m, int64_t n, int64_t k, const std::string& activation, bool with_bias, int residual_mode) {
+void check_gemm(int64_t m, int64_t n, int64_t k, const std::string& activation, bool with_bias, int residual_mode,
+                const GemmChoice& choice = {}) {
   Random random(static_cast<uint64_t>(m * 1000003 + n * 1009 + k));
   const auto a = random.floats(m * k);
   const auto b = random.floats(k * n);
@@ -33,7 +35,9 @@ void check_gemm(int64_t m, int64_t n, int64_t k, const std::string& activation, 
   pack_gemm(b.data(), k, n, packed.data());
   const auto bias = with_bias ? random.floats(n) : std::vector<float>{};
   const auto residual = residual_mode > 0 ? random.floats(m * n) : std::vector<float>{};
-  const Attrs attrs = make_attrs(k, n, activation, residual_mode == 2);
+  Attrs attrs = make_attrs(k, n, activation, residual_mode == 2);
+  attrs.set("tile", choice.tile);
+  attrs.set("share", choice.share);
   const auto packed_size = static_cast<int64_t>(packed.size());
   const std::vector<Operand> inputs = {f32({m, k}, a), f32({packed_size}, packed),
                                        with_bias ? f32({n}, bias) : Operand{},
@@ -61,6 +65,18 @@ void test_sizes() {
                                 {1300, 20, 40}}) {
     check_gemm(m, n, k, "relu", true, 1);
     check_gemm(m, n, k, "gelu", true, 2);
+  }
+}
+
+// Tiles of every width, shared out by rows and by columns, at sizes below, at and above them.
+void test_choices() {
+  for (int64_t tile = 1; tile <= kMaxPanels; ++tile) {
+    for (int64_t share : {0, 1, 2}) {
+      for (int64_t m : {1, 6, 13, 50}) {
+        for (int64_t n : {15, 64, 70}) check_gemm(m, n, 33, "relu", true, 1, {tile, share});
+      }
+      check_gemm(130, 200, 1600, "gelu", true, 2, {tile, share});
+    }
   }
 }
 
@@ -128,6 +144,12 @@ void test_errors() {
   Attrs attrs = make_attrs(4, 3, "no such", false);
   CHECK_THROWS(find_kernel("gemm")(attrs), "unknown activation 'no such'");
   attrs = make_attrs(4, 3, "none", false);
+  attrs.set("tile", int64_t{5});
+  CHECK_THROWS(find_kernel("gemm")(attrs), "at most 4 panels");
+  attrs.set("tile", int64_t{4});
+  attrs.set("share", int64_t{3});
+  CHECK_THROWS(find_kernel("gemm")(attrs), "share");
+  attrs = make_attrs(4, 3, "none", false);
   std::vector<Operand> outputs = {{DType::kF32, {2, 3}, {}}};
   const std::vector<float> eight(8);
   const std::vector<float> weights(64);
@@ -139,6 +161,7 @@ void test_errors() {
 
 int main() {
   test_sizes();
+  test_choices();
   test_epilogues();
   test_empty();
   test_accuracy();

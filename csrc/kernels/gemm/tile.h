@@ -52,7 +52,8 @@ using TileKernel = void (*)(const Tile& tile);
 // What one instruction set offers. Index [panels - 1][rows - 1]; null where the tile does not fit the
 // registers.
 struct GemmKernels {
-  int main_panels;  // width of the tile that does the most work a load
+  int main_panels;   // width of the tile that does the most work a load: the one of the fewest rows
+  int short_panels;  // width of the tile that loses the least between sums
   int max_rows[kMaxPanels];
   TileKernel packed[kMaxPanels][kTableRows];
   TileKernel direct[kMaxPanels][kTableRows];
@@ -74,6 +75,8 @@ struct GemmKernels {
   void (*pack)(const float* in, int64_t in_step, int64_t rows, int64_t columns, float* out, int64_t panel);
   // out[r] = rows[r] . v for `count` rows of k values, `step` floats apart.
   void (*dot)(const float* rows, int64_t step, int64_t count, const float* v, int64_t k, float* out);
+  // Nothing but `steps` rounds of independent multiply-adds; how many operations that were.
+  double (*multiply_adds)(int64_t steps);
 };
 
 }  // namespace graphopt

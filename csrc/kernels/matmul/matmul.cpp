@@ -83,17 +83,17 @@ MatmulPlan matmul_plan(const MatmulShape& s, int threads) {
   plan.gemm.depth = s.k;
   plan.grid = gemm_grid(plan.gemm, std::max<int64_t>(s.batch, 1), threads);
   const GemmKernels& kernels = gemm_kernels();
-  const int64_t tile_rows = kernels.max_rows[kernels.main_panels - 1];
+  const int64_t tile_rows = kernels.max_rows[std::min(kernels.main_panels, kMaxDirectPanels) - 1];
   const int64_t rows = (s.m + plan.grid.m - 1) / plan.grid.m;
   // Packing costs about as much as using B for a few rows; rows that collide in the cache are worth it.
   plan.direct = !s.trans_b && rows <= 2 * tile_rows && (rows <= tile_rows || !rows_collide(s.n));
   const int64_t block = static_cast<int64_t>(cache_sizes().l2) / 2 / std::max<int64_t>(s.k * kFloat, 1);
   const int64_t part = round_up((s.n + plan.grid.n - 1) / plan.grid.n, kPanel);
-  const int64_t unit = kPanel * 2;
+  const int64_t unit = int64_t{kPanel} * kernels.main_panels;
   plan.columns = plan.direct ? part : std::min(std::max(block / unit, int64_t{1}) * unit, part);
   plan.columns = std::max(plan.columns, int64_t{kPanel});
   plan.gemm.n = std::min(plan.columns, s.n);
-  plan.gemm.copy_rows = rows_collide(s.k) && rows > 4 && plan.gemm.panels() >= 8;
+  plan.gemm.copy_rows = rows > 4 && copies_rows(plan.gemm, s.k);
   if (!plan.direct) plan.packed_bytes = static_cast<size_t>(plan.columns * s.k * kFloat);
   plan.blocking = gemm_blocking(plan.gemm);
   plan.scratch_bytes = gemm_scratch(plan.gemm, plan.blocking).bytes;

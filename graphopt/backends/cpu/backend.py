@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from graphopt.backends.base import Backend, Compiled, Target, Unavailable
+from graphopt.backends.choices import Alternative, parse_choices, print_choices
+from graphopt.backends.cpu.alternatives import alternatives
+from graphopt.backends.cpu.apply_choices import STEP_CHOICES, ApplyChoices
 from graphopt.backends.cpu.fuse_chains import FuseChains
 from graphopt.backends.cpu.fuse_epilogue import FuseEpilogue
 from graphopt.backends.cpu.fuse_groups import FuseGroups, classify
@@ -27,19 +30,19 @@ from graphopt.backends.plan import PlanBuilder, symbols_of
 from graphopt.errors import OptionError
 from graphopt.ir import DType, Graph, Node, TensorType, Value, symbols
 from graphopt.passes import parse_pipeline
+from graphopt.passes.merge_products import MergeProducts
 from graphopt.rewrite import Pass, PassContext, Pipeline, Refusal
+from graphopt.rewrite.names import join_names
 
 __all__ = ["LEVELS", "CpuBackend"]
 
 # ISA levels of generated code by their short names.
 LEVELS = {"v2": "x86-64-v2", "v3": "x86-64-v3", "v4": "x86-64-v4"}
 
-# The attention kernel reads heads where they lie in the result of one product. A product with more
-# than 2 MiB of weights, which leave the cache, takes longer than its parts.
-_ATTENTION = (
-    "simplify,fuse-rotary,fuse-attention,eliminate-dead,simplify,"
-    "merge-products{readers='attention', max_elements=524288}"
-)
+# The attention kernel reads heads where they lie in the result of one product.
+_ATTENTION = "simplify,fuse-rotary,fuse-attention,eliminate-dead,simplify"
+# What the option `choices` may say, beside what becomes an attribute of a step.
+_KERNEL_CHOICES = ("direct", "winograd", "separate")
 
 
 class CpuBackend(Backend):
@@ -49,6 +52,7 @@ class CpuBackend(Backend):
     summary: ClassVar[str] = "x86-64, AVX2 and AVX-512: own kernels and generated code"
     options: ClassVar[Mapping[str, str]] = {
         "amx": "on or off: whether precision=bf16 is for processors with AMX (default as this one)",
+        "choices": "kernels that a measurement chose, as --tune stores them (default none)",
         "exact": "on leaves out algorithms that round more than a plain sum does (default off)",
         "exclude": "source nodes that precision=bf16 leaves in float32, joined by '+'",
         "levels": "ISA levels of generated code, joined by '+' (v2, v3, v4; default v3+v4)",
@@ -116,14 +120,24 @@ class CpuBackend(Backend):
         exact = self._choice(target, "exact", ("off", "on")) == "on"
         bf16 = self._choice(target, "precision", ("fp32", "bf16")) == "bf16"
         exclude = target.option("exclude")
+        choices = parse_choices(target.option("choices"), (*_KERNEL_CHOICES, *STEP_CHOICES))
+        kernels = {choice: join_names(choices[choice]) for choice in _KERNEL_CHOICES}
+        of_steps = print_choices(
+            Alternative(choice, name) for choice in STEP_CHOICES for name in choices[choice]
+        )
         lowering: tuple[Pass, ...] = (
             *parse_pipeline(_ATTENTION).passes,
+            MergeProducts(readers="attention", keep=kernels["separate"]),
             LowerRotary(),
             LowerAttention(),
             LowerInt8(),
             # What is left of quantized weights is for kernels on floats.
             *parse_pipeline("fold-constants{dequantize=true}").passes,
-            *(() if exact or (bf16 and self._amx(target)) else (LowerWinograd(bf16),)),
+            *(
+                ()
+                if exact or (bf16 and self._amx(target))
+                else (LowerWinograd(bf16, kernels["direct"], kernels["winograd"]),)
+            ),
             LowerRecurrent(),
             LowerDense(),
             *((LowerBf16(exclude),) if bf16 else ()),
@@ -134,6 +148,7 @@ class CpuBackend(Backend):
             FuseEpilogue(),
             *((StoreBf16(exclude),) if bf16 else ()),
             FuseChains(),
+            *((ApplyChoices(of_steps),) if of_steps else ()),
             LowerViews(),
             *parse_pipeline("eliminate-dead").passes,
             FuseGroups(),
@@ -141,6 +156,10 @@ class CpuBackend(Backend):
             *parse_pipeline("eliminate-dead").passes,
         )
         return Pipeline(lowering)
+
+    def alternatives(self, graph: Graph, target: Target) -> list[Alternative]:
+        """Other convolutions, tiles, shares and projections than the cost model chose."""
+        return alternatives(graph, exact=target.option("exact") == "on")
 
     def build(self, graph: Graph, target: Target, ctx: PassContext) -> Compiled:
         """Generates code for all groups at once, then lays out the plan."""

@@ -8,6 +8,7 @@ __all__ = ["TABLE"]
 
 TABLE = PassTable(
     {
+        "cpu-apply-choices": "graphopt.backends.cpu.apply_choices:ApplyChoices",
         "cpu-fuse-chains": "graphopt.backends.cpu.fuse_chains:FuseChains",
         "cpu-fuse-epilogue": "graphopt.backends.cpu.fuse_epilogue:FuseEpilogue",
         "cpu-fuse-int8": "graphopt.backends.cpu.fuse_int8:FuseInt8",
