@@ -109,7 +109,10 @@ ChainGeometry chain_geometry(const Chain& chain, const Tensor& x, const Tensor& 
 ChainCut chain_cut(const Chain& chain, const ChainGeometry& g) {
   const Window& w = chain.depthwise;
   ChainCut cut;
-  cut.group = std::clamp<int64_t>(divide_up(kRows, std::max<int64_t>(g.columns, 1)), 1, std::max<int64_t>(g.lines, 1));
+  int64_t rows = kRows;
+  // Lines of X are read from beyond L1 again for every group: fewer groups, as long as their outputs stay near.
+  if (!chain.expands) rows = std::max(rows, static_cast<int64_t>(cache_sizes().l2) / 8 / (chain.channels * kFloat));
+  cut.group = std::clamp<int64_t>(divide_up(rows, std::max<int64_t>(g.columns, 1)), 1, std::max<int64_t>(g.lines, 1));
   const int64_t panels = divide_up(chain.channels, kPanel);
   const int64_t expanded = g.lines_in * g.columns_in * chain.channels * kFloat;
   cut.by_bands = g.lines >= kLines && (!chain.expands || expanded > static_cast<int64_t>(cache_sizes().l2));
@@ -130,7 +133,8 @@ ChainCut chain_cut(const Chain& chain, const ChainGeometry& g) {
 }
 
 Range chain_slice(const Chain& chain, const ChainCut& cut, int64_t index) {
-  return part_of(chain.channels, cut.slices, index, 2 * int64_t{kPanel});
+  // Of whole tiles, but where slices are tasks they should be alike.
+  return part_of(chain.channels, cut.slices, index, cut.by_bands ? 2 * int64_t{kPanel} : kPanel);
 }
 
 int64_t chain_bands(const Chain& chain, const ChainGeometry& g, const ChainCut& cut, int threads) {

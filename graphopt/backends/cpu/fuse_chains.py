@@ -1,8 +1,9 @@
 """Convolutions around a depthwise one become one step: what lies between them stays in the cache.
 
 ``conv 1 x 1(depthwise conv(conv(x)))  ->  conv_chain(x)``, the inverted residual of mobile
-networks; so do ``conv 1 x 1(depthwise conv(x))`` and ``depthwise conv(conv(x))``. The step makes a
-few lines, or a few channels, of the expanded tensor at a time.
+networks; so do ``depthwise conv(conv(x))`` and, where much lies between the two,
+``conv 1 x 1(depthwise conv(x))``. The step makes a few lines, or a few channels, of the expanded
+tensor at a time.
 
 Sound: the same sums in the same order, for each convolution with its own bias and activation.
 Nothing is fused into a result that somebody else reads.
@@ -10,18 +11,20 @@ Nothing is fused into a result that somebody else reads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from graphopt.backends.cpu.ops import DOMAIN, native
-from graphopt.ir import Builder, DType, Graph, Node, Value
+from graphopt.ir import Builder, DType, Graph, Node, Value, static_shape
 from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, RulePass
 
 __all__ = ["FuseChains"]
 
-# With fewer lines a pair shares out worse between cores than a product does.
-_LINES = 24
+# Bytes of one image that a core keeps anyway: fewer between a depthwise convolution and a product
+# are no reason to make both in one step.
+_CACHE = 1 << 20
 _WINDOW = ("kernel_shape", "strides", "dilations", "pads")
 _RESIDUAL = 3
 
@@ -77,12 +80,11 @@ class Chain(Rule):
             return Refusal("what follows the depthwise convolution is no 1 x 1 product", m.root)
         if min(depthwise.attrs["pads"]) < 0:
             return Refusal("the depthwise convolution has negative padding", depthwise)
-        shape = m.root.output.shape
-        if form == [True, False] and shape and isinstance(shape[1], int) and shape[1] < _LINES:
-            return Refusal(f"{shape[1]} lines; a pair of fewer than {_LINES} does not pay", m.root)
         for node in nodes[:-1]:
             if node.input(_RESIDUAL) is not None:
                 return Refusal(f"%{node.output.name} has a residual", node)
+        if form == [True, False]:
+            return _small(depthwise)
         return _longer(nodes, form)
 
     def rewrite(self, op: Builder, m: Match) -> Value:
@@ -114,6 +116,17 @@ class Chain(Rule):
         return op.call(
             native("conv_chain"), *operands, _types=[out.tensor], _name=out.name, **attrs
         ).output
+
+
+def _small(depthwise: Node) -> Refusal | None:
+    """A pair without a tensor that grows before it must at least save traffic to memory."""
+    shape = static_shape((depthwise.output.shape or ("?",))[1:])
+    if shape is None:
+        return Refusal("how much lies between the two is not known", depthwise)
+    size = 4 * math.prod(shape)
+    if size < _CACHE:
+        return Refusal(f"{size} bytes between the two stay in the cache anyway", depthwise)
+    return None
 
 
 def _longer(nodes: list[Node], form: list[bool]) -> Refusal | None:
