@@ -184,3 +184,36 @@ def test_nothing_is_dequantized_inside_a_chain() -> None:
     _check(net, {"conv_int8": 3, "max_pool": 1})
     steps = compiled(net.model()).json("plan")["steps"]
     assert len([s for s in steps if s["kind"] == "object"]) <= 3
+
+
+def test_ops_on_quantized_operands() -> None:
+    """QLinearConv and its like are the same kernels."""
+    net = QuantNet()
+    x = net.input("x", (1, 8, 9, 9), np.uint8, _whole_range)
+    one, zero = net.const(0.02), net.const(100, np.uint8)
+    kernel = net.const(net.rng.integers(-127, 128, (16, 8, 3, 3)).astype(np.int8))
+    scales = net.const(net.rng.uniform(0.001, 0.004, 16).astype(np.float32))
+    zeros = net.const(np.zeros(16, np.int8))
+    bias = net.const(net.rng.integers(-3000, 3000, 16).astype(np.int32))
+    y = net(
+        "QLinearConv",
+        x,
+        one,
+        zero,
+        kernel,
+        scales,
+        zeros,
+        net.const(0.04),
+        zero,
+        bias,
+        pads=[1] * 4,
+    )
+    shape = net.const([1, 16, 81])
+    weight = net.const(net.rng.integers(0, 256, (81, 20)).astype(np.uint8))
+    rest = (weight, net.const(0.003), net.const(128, np.uint8), net.const(0.1), zero)
+    y = net("QLinearMatMul", net("Reshape", y, shape), out, zero, *rest)
+    parts = (net.const(0.1), zero, y, net.const(0.1), zero, net.const(0.15), zero)
+    _check(
+        net.output(net("QLinearAdd", y, *parts, domain="com.microsoft")),
+        {"conv_int8": 1, "gemm_int8": 1, "q_linear_conv": 0, "q_linear_matmul": 0},
+    )

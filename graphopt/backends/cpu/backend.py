@@ -10,6 +10,7 @@ from graphopt.backends.base import Backend, Compiled, Target, Unavailable
 from graphopt.backends.choices import Alternative, parse_choices, print_choices
 from graphopt.backends.cpu.alternatives import alternatives
 from graphopt.backends.cpu.apply_choices import STEP_CHOICES, ApplyChoices
+from graphopt.backends.cpu.expand_quantized import ExpandQuantized
 from graphopt.backends.cpu.fuse_chains import FuseChains
 from graphopt.backends.cpu.fuse_epilogue import FuseEpilogue
 from graphopt.backends.cpu.fuse_groups import FuseGroups, classify
@@ -130,6 +131,8 @@ class CpuBackend(Backend):
             MergeProducts(readers="attention", keep=kernels["separate"]),
             LowerRotary(),
             LowerAttention(),
+            ExpandQuantized(),
+            *parse_pipeline("cancel-quantize").passes,
             LowerInt8(),
             # What is left of quantized weights is for kernels on floats.
             *parse_pipeline("fold-constants{dequantize=true}").passes,

@@ -10,6 +10,7 @@ TABLE = PassTable(
     {
         "cpu-apply-choices": "graphopt.backends.cpu.apply_choices:ApplyChoices",
         "cpu-fuse-chains": "graphopt.backends.cpu.fuse_chains:FuseChains",
+        "cpu-expand-quantized": "graphopt.backends.cpu.expand_quantized:ExpandQuantized",
         "cpu-fuse-epilogue": "graphopt.backends.cpu.fuse_epilogue:FuseEpilogue",
         "cpu-fuse-int8": "graphopt.backends.cpu.fuse_int8:FuseInt8",
         "cpu-fuse-groups": "graphopt.backends.cpu.fuse_groups:FuseGroups",
