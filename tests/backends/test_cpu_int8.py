@@ -195,19 +195,8 @@ def test_ops_on_quantized_operands() -> None:
     scales = net.const(net.rng.uniform(0.001, 0.004, 16).astype(np.float32))
     zeros = net.const(np.zeros(16, np.int8))
     bias = net.const(net.rng.integers(-3000, 3000, 16).astype(np.int32))
-    y = net(
-        "QLinearConv",
-        x,
-        one,
-        zero,
-        kernel,
-        scales,
-        zeros,
-        net.const(0.04),
-        zero,
-        bias,
-        pads=[1] * 4,
-    )
+    out = net.const(0.04)
+    y = net("QLinearConv", x, one, zero, kernel, scales, zeros, out, zero, bias, pads=[1] * 4)
     shape = net.const([1, 16, 81])
     weight = net.const(net.rng.integers(0, 256, (81, 20)).astype(np.uint8))
     rest = (weight, net.const(0.003), net.const(128, np.uint8), net.const(0.1), zero)
