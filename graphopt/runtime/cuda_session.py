@@ -111,6 +111,9 @@ class CudaSession(Session):
             self._bases[key] = driver.allocate(nbytes, what)
             self._memory.append(self._bases[key])
         driver.upload(self._bases["w"], weights.ctypes.data, weights.nbytes)
+        offset, nbytes = plan["zero"]  # kernels leave it as they find it
+        zeros = np.zeros(nbytes, np.uint8)
+        driver.upload(self._bases["a"] + offset, zeros.ctypes.data, nbytes)
         self._buffers: dict[str, Array] = {}
         for side in ("inputs", "outputs"):
             for spec in plan[side]:

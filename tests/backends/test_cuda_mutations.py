@@ -27,6 +27,12 @@ def _product() -> Net:
     return net.output(net("Relu", y))
 
 
+def _split() -> Net:
+    net = Net()
+    y = net("MatMul", net.input("x", (4, 2048)), net.weight(2048, 32, scale=0.02))
+    return net.output(net("Tanh", y))
+
+
 def _conv() -> Net:
     net = Net()
     y = net(
@@ -64,7 +70,8 @@ def _pointwise() -> Net:
 
 
 NETS = {
-    "product": (_product, "fp16"), "plain product": (_product, "fp32"), "conv": (_conv, "fp16"),
+    "product": (_product, "fp16"), "plain product": (_product, "fp32"),
+    "split product": (_split, "fp16"), "conv": (_conv, "fp16"),
     "rows": (_rows, "fp32"), "short rows": (_short_rows, "fp32"),
     "attention": (_attention, "fp32"), "pool": (_pool, "fp32"), "pointwise": (_pointwise, "fp32"),
 }  # fmt: skip
@@ -101,6 +108,12 @@ BUGS = {
     "stores columns beyond the last": ("product", "if (m >= P::M || n >= P::N)", "if (m >= P::M)"),
     "reads weights beyond the last row": (
         "product", "bool inside = n < P::N && k < P::WLD;", "bool inside = k < P::WLD;"
+    ),
+    "joins before the last part is there": (
+        "split product", "== P::SPLIT - 1;", "== P::SPLIT - 2;"
+    ),
+    "joins one part too few": (
+        "split product", "s < P::SPLIT; ++s)\n      sum", "s < P::SPLIT - 1; ++s)\n      sum"
     ),
     "no barrier between blocks of k": (
         "plain product", "put(stage ^ 1);\n    __syncthreads();", "put(stage ^ 1);"

@@ -98,7 +98,8 @@ class FuseGroups(Pass):
     # The most nodes and operands of a group: longer kernels spill registers and compile slowly.
     max_nodes: int = 64
     max_operands: int = 24
-    # Take a Gather whose indices nobody has checked: where a kernel cannot raise an error anyway.
+    # Take a Gather whose indices nobody has checked, where a kernel cannot raise an error anyway,
+    # and read it inside of the loop that it feeds.
     any_index: bool = False
 
     def run(self, graph: Graph, ctx: PassContext) -> bool:
@@ -138,6 +139,8 @@ class FuseGroups(Pass):
             if upper is None or upper is lower or upper.kind is None or value is None:
                 continue
             kind = _merged_kind(upper, lower, value)
+            if kind is None and self.any_index and _looked_up(upper, lower, value):
+                kind = "pointwise"
             size = len(upper.nodes) + len(lower.nodes)
             if kind is None or size > self.max_nodes or not partition.can_merge(upper, lower):
                 continue
@@ -167,6 +170,13 @@ def _merged_kind(upper: Unit, lower: Unit, value: Value) -> str | None:
 def _same_space(upper: Unit, lower: Unit, value: Value) -> str | None:
     same = _space(upper.nodes[0]) == _space(lower.nodes[0])
     return "pointwise" if same else None
+
+
+def _looked_up(upper: Unit, lower: Unit, value: Value) -> bool:
+    """True for a Gather that a pointwise unit of the same space alone reads."""
+    alone = all(user in lower.nodes for user in value.users) and not value.is_output
+    gather = upper.nodes[0].is_a("Gather") and len(upper.nodes) == 1
+    return gather and alone and lower.kind == "pointwise" and _space(lower.nodes[0]) == value.shape
 
 
 def _prologue(upper: Unit, lower: Unit, value: Value) -> str | None:

@@ -22,6 +22,8 @@ from graphopt.rewrite import Pass, PassContext, Pipeline, Refusal
 __all__ = ["CudaBackend"]
 
 _VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Expand"})
+# The kernel reads heads where they lie, so one product may make queries, keys and values.
+_ATTENTION = "simplify,fuse-attention,eliminate-dead,simplify,merge-products{readers='attention'}"
 _ARCH = re.compile(r"sm_(\d{2,3})")
 # The oldest GPUs whose instructions the kernels use (cp.async, m16n8k16), and the newest named.
 _OLDEST = 80
@@ -91,7 +93,7 @@ class CudaBackend(Backend):
         """Attention and dense kernels, layout, views, groups, tails, storage."""
         half = self._choice(target, "precision", ("fp32", "fp16")) == "fp16"
         lowering: tuple[Pass, ...] = (
-            *parse_pipeline("simplify,fuse-attention,eliminate-dead,simplify").passes,
+            *parse_pipeline(_ATTENTION).passes,
             LowerDense(),
             *parse_pipeline("sink-transposes").passes,
             *parse_pipeline("fold-constants,simplify,merge-common,eliminate-dead").passes,

@@ -15,14 +15,16 @@ from graphopt.codegen.ctext import storage
 from graphopt.codegen.expr import compute_type
 from graphopt.ir import DType, Node, Value
 
-__all__ = ["Launch", "Workspace", "launches"]
+__all__ = ["Launch", "Workspace", "launch_of"]
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Memory that lives from one launch of a node to the next."""
+    """Memory that a launch needs for itself. With ``zero`` it is 0 before the launch, which leaves
+    it so; all launches share it."""
 
     nbytes: int
+    zero: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,16 @@ class Launch:
     writes: tuple[bool, ...]
 
 
-def launches(node: Node, kernels: Kernels) -> list[Launch]:
-    """The launches of a lowered node. Raises Refusal for a group without CUDA text."""
+def launch_of(node: Node, kernels: Kernels) -> Launch:
+    """The launch of a lowered node. Raises Refusal for a group without CUDA text."""
     if node.op.name == "group":
-        return [_group(node, kernels)]
+        return _group(node, kernels)
     tail = _Tail(node)
     if node.op.name == "product":
         return _product(node, kernels, tail)
     if node.op.name == "attention":
-        return [_attention(node, kernels, tail)]
-    return [_window(node, kernels, tail)]
+        return _attention(node, kernels, tail)
+    return _window(node, kernels, tail)
 
 
 def _group(node: Node, kernels: Kernels) -> Launch:
@@ -99,7 +101,7 @@ def _numbers(values: Mapping[str, Any]) -> str:
     return f"struct @_p {{ static constexpr int {fields}; "
 
 
-def _product(node: Node, kernels: Kernels, tail: _Tail) -> list[Launch]:
+def _product(node: Node, kernels: Kernels, tail: _Tail) -> Launch:
     x, w = node.inputs[:2]
     assert x is not None and w is not None
     a = {key: int(v) for key, v in node.attrs.items() if key != "tail"}
@@ -115,43 +117,22 @@ def _product(node: Node, kernels: Kernels, tail: _Tail) -> list[Launch]:
     type = "go::f16" if kind == "f16" else "float"
     threads = tile.threads(kind)
     before = f"{_numbers(a | shape)}}};\n{tail.struct}"
-    operands = (Parameter("x", type), Parameter("w", type))
+    operands: tuple[Parameter, ...] = (Parameter("x", type), Parameter("w", type))
     grid = (-(-a["m"] // tile.bm), -(-a["n"] // tile.bn), a["z"] * tile.split)
-    call = f"go::gemm_{kind}<@_p>(x, w, {{}}, tail);"
-    if tile.split == 1:
-        body = f"{tail.make}\n  {call.format('nullptr')}"
-        name = kernels.add(
-            f"gemm_{kind}", (*operands, *tail.parameters), body, threads, before=before, uses="gemm"
-        )
-        args = (x, w, *tail.values)
-        writes = (False, False, *tail.writes)
-        return [Launch(name, grid, threads, tile.shared(kind), args, writes)]
-    room = Workspace(4 * a["z"] * tile.split * a["m"] * a["n"])
-    nothing = "struct @_tail { GO_DEVICE void operator()(int, float) const {} };"
-    partial = Parameter("partial", "float", True)
-    first = kernels.add(
-        f"gemm_{kind}_parts",
-        (*operands, partial),
-        f"  const @_tail tail{{}};\n  {call.format('partial')}",
-        threads,
-        before=f"{_numbers(a | shape)}}};\n{nothing}",
-        uses="gemm",
+    values: list[Value | Workspace] = [x, w]
+    rooms = "nullptr, nullptr"
+    if tile.split > 1:
+        operands += (Parameter("partial", "float", True), Parameter("counters", "int", True))
+        rooms = "partial, counters"
+        parts = Workspace(4 * a["z"] * tile.split * a["m"] * a["n"])
+        values += [parts, Workspace(4 * grid[0] * grid[1] * a["z"], zero=True)]
+    body = f"{tail.make}\n  go::gemm_{kind}<@_p>(x, w, {rooms}, tail);"
+    name = kernels.add(
+        f"gemm_{kind}", (*operands, *tail.parameters), body, threads, before=before, uses="gemm"
     )
-    second = kernels.add(
-        "gemm_join",
-        (Parameter("partial", "float"), *tail.parameters),
-        f"{tail.make}\n  go::gemm_join<@_p>(partial, {a['z']}, tail);",
-        256,
-        before=before,
-        uses="gemm",
-    )
-    total = a["z"] * a["m"] * a["n"]
-    return [
-        Launch(first, grid, threads, tile.shared(kind), (x, w, room), (False, False, True)),
-        Launch(
-            second, (-(-total // 256), 1, 1), 256, 0, (room, *tail.values), (False, *tail.writes)
-        ),
-    ]
+    writes = (*(p.written for p in operands), *tail.writes)
+    shared = tile.shared(kind)
+    return Launch(name, grid, threads, shared, (*values, *tail.values), writes)
 
 
 def _window(node: Node, kernels: Kernels, tail: _Tail) -> Launch:
@@ -183,7 +164,8 @@ def _attention(node: Node, kernels: Kernels, tail: _Tail) -> Launch:
     numbers = {
         "heads": a["heads"], "share": a["share"], "q": a["q"], "k": a["keys"], "d": a["size"],
         "dv": a["width"], "causal": a["causal"], "offset": a["offset"], "zero": a["zero"],
-        "cap": a["cap"] != 0.0, "mask": 0,
+        "cap": a["cap"] != 0.0, "mask": 0, "q0": a["q_begin"], "k0": a["k_begin"],
+        "v0": a["v_begin"],
     }  # fmt: skip
     for name in "qkvo":
         numbers |= dict(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from graphopt.backends.cpu.head_views import read_heads
+from graphopt.backends.cpu.lower_dense import view
 from graphopt.backends.cuda.ops import op
 from graphopt.ir import Builder, DType, Node, TensorType, Value, static_shape
 
@@ -42,18 +44,16 @@ def _strides(shape: tuple[int, ...]) -> list[int]:
     return [math.prod(shape[k + 1 :]) for k in range(len(shape))]
 
 
-def _source(value: Value) -> tuple[Value, list[int]]:
-    """Where [batch, heads, length, size] is read, and the strides of its axes there; features are
-    always neighbours."""
-    node = value.producer
-    if node is not None and node.is_a("Transpose") and node.input(0) is not None:
-        source = node.input(0)
-        assert source is not None
-        perm = tuple(node.attr("perm") or ())
-        if len(perm) == 4 and perm[3] == 3:
-            strides = _strides(_shape(source))
-            return source, [strides[axis] for axis in perm]
-    return value, _strides(_shape(value))
+def _source(builder: Builder, value: Value) -> tuple[Value, list[int], int]:
+    """Where [batch, heads, length, size] is read: the strides of its first three axes there, and
+    the element that it begins at; features are always neighbours."""
+    found = read_heads(value)
+    if found is None:
+        return value, _strides(_shape(value))[:3], 0
+    _, length, features = found.shape
+    assert isinstance(length, int)
+    source = view(builder, found.source, found.shape)
+    return source, [length * features, found.step, features], found.begin
 
 
 def lower_attention(builder: Builder, node: Node) -> Value:
@@ -71,9 +71,9 @@ def lower_attention(builder: Builder, node: Node) -> Value:
     }  # fmt: skip
     operands: list[Value | None] = []
     for name, value in (("q", q), ("k", k), ("v", v)):
-        source, strides = _source(value)
+        source, strides, attrs[f"{name}_begin"] = _source(builder, value)
         operands.append(source)
-        attrs[f"{name}_strides"] = tuple(strides[:3])
+        attrs[f"{name}_strides"] = tuple(strides)
     if mask is not None:
         attrs["mask_strides"] = _mask_strides(_shape(mask), (batch, heads, length, keys))
     operands.append(mask)

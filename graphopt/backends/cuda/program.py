@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.backends.cuda.dense import Launch, Workspace, launches
+from graphopt.backends.cuda.dense import Launch, Workspace, launch_of
 from graphopt.backends.cuda.memory import ALIGNMENT, Buffer, place
 from graphopt.backends.cuda.ops import SHARED_DOMAIN, dense, is_group, is_view
 from graphopt.backends.cuda.text import Kernels
@@ -20,6 +20,8 @@ from graphopt.ir import Constant, Graph, Node, Value, static_shape
 __all__ = ["Program"]
 
 FORMAT = 1
+# The buffer that is 0 between launches.
+_ZERO = "zero"
 
 
 @dataclass
@@ -61,13 +63,12 @@ class Program:
                 f"({node.op.qualified})"
             )
         try:
-            found = launches(node, self.kernels)
+            self.steps.append((node, launch_of(node, self.kernels)))
         except Refusal as refusal:
             raise UnsupportedError(
                 f"target 'cuda' cannot generate node '{'+'.join(sorted(node.origin)[:3])}': "
                 f"{refusal}"
             ) from None
-        self.steps += [(node, launch) for launch in found]
 
     def _root(self, value: Value) -> Value:
         return self._roots.get(value, value)
@@ -89,8 +90,11 @@ class Program:
             touch(value, _nbytes(value), -1)
         for step, (_, launch) in enumerate(self.steps):
             for arg in launch.args:
-                if isinstance(arg, Workspace):
+                if isinstance(arg, Workspace) and not arg.zero:
                     touch(id(arg), arg.nbytes, step)
+                elif isinstance(arg, Workspace):
+                    zero = found.setdefault(_ZERO, Buffer(0, -1, end))
+                    zero.nbytes = max(zero.nbytes, arg.nbytes)
                 elif self._constant(self._root(arg)) is None:
                     touch(self._root(arg), _nbytes(arg), step)
         for value in self.graph.outputs:
@@ -112,7 +116,8 @@ class Program:
 
     def _where(self, arg: Value | Workspace) -> list[Any]:
         if isinstance(arg, Workspace):
-            return ["a", self._buffers[id(arg)].offset, arg.nbytes]
+            key = _ZERO if arg.zero else id(arg)
+            return ["a", self._buffers[key].offset, arg.nbytes]
         root = self._root(arg)
         constant = self._constant(root)
         if constant is not None:
@@ -139,6 +144,7 @@ class Program:
             self._spec(name, value)
             for value, name in zip(self.graph.outputs, self.graph.output_names, strict=True)
         ]
+        zero = self._buffers.get(_ZERO)
         document = {
             "version": FORMAT,
             "archs": archs,
@@ -147,6 +153,7 @@ class Program:
             "steps": steps,
             "arena_bytes": self.arena,
             "weights_bytes": self._size,
+            "zero": [zero.offset, zero.nbytes] if zero is not None else [0, 0],
         }
         return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
 

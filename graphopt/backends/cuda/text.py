@@ -62,7 +62,7 @@ class Kernels:
         content = "\n".join([before, body, ", ".join(map(str, parameters)), str(threads)])
         digest = hashlib.blake2b(content.encode(), digest_size=5).hexdigest()
         name = f"{stem}_{digest}"
-        head = f'extern "C" __global__ void __launch_bounds__({threads}) {name}('
+        head = f'extern "C" __global__ void __launch_bounds__({threads}, 1) {name}('
         text = f"{head}{', '.join(map(str, parameters))}) {{\n{body}\n}}\n"
         self.texts[name] = (before + "\n" + text if before else text).replace("@", name)
         return name

@@ -17,8 +17,8 @@ PROCESSORS = 132
 # Operations a nanosecond on one multiprocessor: dense f16 tensor cores, plain f32 cores.
 _RATE = {"f16": 7490.0, "f32": 507.0}
 _BYTES_PER_NS = 3350.0
-# What one more launch, and filling a block's pipeline, take.
-_LAUNCH_NS = 2500.0
+# What the last block of a split sum does after the others, and filling a block's pipeline, take.
+_JOIN_NS = 1500.0
 _START_NS = 900.0
 _SPLITS = (1, 2, 4, 8, 16)
 
@@ -88,5 +88,5 @@ def _time(tile: Tile, kind: str, m: int, n: int, k: int, z: int) -> float:
     traffic = loads / (3 * _BYTES_PER_NS) * max(1.0, PROCESSORS / 4 / blocks)
     join = 0.0
     if tile.split > 1:
-        join = _LAUNCH_NS + 2 * 4.0 * m * n * z * tile.split / _BYTES_PER_NS
+        join = _JOIN_NS + 2 * 4.0 * m * n * z * tile.split / _BYTES_PER_NS
     return max(compute, traffic) + _START_NS + join

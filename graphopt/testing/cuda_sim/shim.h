@@ -269,6 +269,12 @@ template <class T> T __shfl_sync(unsigned, T v, int i) { return gosim::exchange(
 template <class T> T __shfl_xor_sync(unsigned, T v, int mask) {
   return gosim::exchange(v, gosim::S.current->lane ^ mask);
 }
+inline void __threadfence() {}
+inline int atomicAdd(int* p, int v) {
+  const int old = *p;
+  *p = old + v;
+  return old;
+}
 inline float __uint_as_float(unsigned v) { float r; memcpy(&r, &v, 4); return r; }
 inline unsigned __float_as_uint(float v) { unsigned r; memcpy(&r, &v, 4); return r; }
 
@@ -288,6 +294,8 @@ inline unsigned short ptx_f32_to_f16(float value) {
   memcpy(&bits, &h, 2);
   return bits;
 }
+
+inline float ptx_load_l2(const float* p) { return *p; }
 
 inline void ptx_cp_async16(void* to, const void* from, bool valid) {
   auto* f = gosim::S.current;

@@ -106,6 +106,8 @@ class Simulator:
         KernelFault."""
         plan = artifact.json("cuda.json")
         arena = bytearray(b"\xff" * int(plan["arena_bytes"]))
+        start, nbytes = plan["zero"]
+        arena[start : start + nbytes] = bytes(nbytes)
         weights = artifact.read("weights")
         for spec in plan["inputs"]:
             data = np.ascontiguousarray(inputs[spec["name"]], dtype=spec["dtype"]).tobytes()

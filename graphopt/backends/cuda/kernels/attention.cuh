@@ -3,7 +3,7 @@
 // stored. A warp has one query; a lane scores one key, then sums one column in 32 of the values.
 //
 // P: HEADS SHARE (query heads a key head) Q K (lengths) D DV (sizes), Q?/K?/V?/O?/M? strides in
-// elements of batch (B), head (H) and position (L) and, for the mask, of the key (K); MASK 0 none,
+// elements of batch (B), head (H) and position (L) and, for the mask, of the key (K); ?0 the first; MASK 0 none,
 // 1 added, 2 where bool is false the score is FILL; CAUSAL, OFFSET; CAP; ZERO (rows of NaN are 0).
 namespace go {
 
@@ -17,9 +17,9 @@ GO_DEVICE void attention(const T* q, const T* k, const T* v, const M* mask, cons
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5;
   const int row = blockIdx.x * WARPS + warp, head = blockIdx.y, batch = blockIdx.z;
   const bool inside = row < P::Q;
-  q += (i64)batch * P::QB + head * P::QH;
-  k += (i64)batch * P::KB + head / P::SHARE * P::KH;
-  v += (i64)batch * P::VB + head / P::SHARE * P::VH;
+  q += (i64)batch * P::QB + head * P::QH + P::Q0;
+  k += (i64)batch * P::KB + head / P::SHARE * P::KH + P::K0;
+  v += (i64)batch * P::VB + head / P::SHARE * P::VH + P::V0;
   if (P::MASK) mask += (i64)batch * P::MB + head * P::MH;
   for (int d = lane; d < P::D; d += 32) qs[warp * P::D + d] = inside ? decode(q[row * P::QL + d]) : 0.f;
   float peak = __uint_as_float(0xff800000u), total = 0.f, sum[COLUMNS];

@@ -51,10 +51,36 @@ GO_DEVICE void finish(const Epilogue& epilogue, float* partial, int z, int split
   else partial[(((i64)z * P::SPLIT + split) * P::M + m) * P::N + n] = v;
 }
 
+// Of the blocks that hold parts of one tile, the last to arrive adds the parts, always in the same
+// order. Its tile's counter, 0 before and after, tells which one that is.
+template <class P, int THREADS, class Epilogue, class Where>
+GO_DEVICE void join(const Epilogue& epilogue, const float* partial, int* counters, const Where& at,
+                    unsigned char* shared) {
+  int* last = reinterpret_cast<int*>(shared);
+  int* counter = counters + (at.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+  __threadfence();  // parts are seen before the count
+  __syncthreads();
+  if (threadIdx.x == 0) *last = atomicAdd(counter, 1) == P::SPLIT - 1;
+  __syncthreads();
+  if (!*last) return;
+  __threadfence();
+  for (int i = threadIdx.x; i < P::BM * P::BN; i += THREADS) {
+    const int m = at.m0 + i / P::BN, n = at.n0 + i % P::BN;
+    if (m >= P::M || n >= P::N) continue;
+    float sum = 0.f;
+    GO_UNROLL
+    for (int s = 0; s < P::SPLIT; ++s)
+      sum += ptx_load_l2(partial + (((i64)at.z * P::SPLIT + s) * P::M + m) * P::N + n);
+    epilogue(at.z * P::OZ + m * P::OLD + n, sum);
+  }
+  if (threadIdx.x == 0) *counter = 0;
+}
+
 // ---- f32, on the plain cores: BM/TM x BN/TN threads, each TM x TN sums ----
 
 template <class P, class Epilogue>
-GO_DEVICE void gemm_f32(const float* x, const float* w, float* partial, const Epilogue& epilogue) {
+GO_DEVICE void gemm_f32(const float* x, const float* w, float* partial, int* counters,
+                        const Epilogue& epilogue) {
   const int BK = 16, TM = P::TM, TN = P::TN, ACROSS = P::BN / TN, THREADS = P::BM / TM * ACROSS;
   const int AQ = P::BM * 4 / THREADS, BQ = P::BN * 4 / THREADS;  // quads of k that a thread fetches
   const int AS = P::BM + 4, BS = P::BN + 4;
@@ -148,12 +174,14 @@ GO_DEVICE void gemm_f32(const float* x, const float* w, float* partial, const Ep
     GO_UNROLL
     for (int j = 0; j < TN; ++j)
       finish<P>(epilogue, partial, at.z, at.split, at.m0 + tm + i, at.n0 + tn + j, sum[i][j]);
+  if (P::SPLIT > 1) join<P, THREADS>(epilogue, partial, counters, at, shared);
 }
 
 // ---- f16 operands, f32 sums, on tensor cores: WM x WN warps, STAGES blocks of 64 k in flight ----
 
 template <class P, class Epilogue>
-GO_DEVICE void gemm_f16(const f16* x, const f16* w, float* partial, const Epilogue& epilogue) {
+GO_DEVICE void gemm_f16(const f16* x, const f16* w, float* partial, int* counters,
+                        const Epilogue& epilogue) {
   const int BK = 64, WM = P::WM, WN = P::WN, THREADS = 32 * WM * WN, STAGES = P::STAGES;
   const int AI = P::BM * 8 / THREADS, BI = P::BN * 8 / THREADS;  // 16-byte pieces a thread fetches
   const int TM = P::BM / WM / 16, TN = P::BN / WN / 8;
@@ -263,18 +291,7 @@ GO_DEVICE void gemm_f16(const f16* x, const f16* w, float* partial, const Epilog
         int n = at.n0 + wn * (P::BN / WN) + j * 8 + (lane & 3) * 2 + (q & 1);
         finish<P>(epilogue, partial, at.z, at.split, m, n, sum[i][j][q]);
       }
-}
-
-// The parts of a split sum, added in order: one thread an output.
-template <class P, class Epilogue>
-GO_DEVICE void gemm_join(const float* partial, int zs, const Epilogue& epilogue) {
-  int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i >= zs * P::M * P::N) return;
-  int z = i / (P::M * P::N), mn = i % (P::M * P::N);
-  float sum = 0.f;
-  GO_UNROLL
-  for (int s = 0; s < P::SPLIT; ++s) sum += partial[((i64)z * P::SPLIT + s) * (P::M * P::N) + mn];
-  epilogue(z * P::OZ + mn / P::N * P::OLD + mn % P::N, sum);
+  if (P::SPLIT > 1) join<P, THREADS>(epilogue, partial, counters, at, shared);
 }
 
 }  // namespace go

@@ -16,6 +16,13 @@ GO_DEVICE u16 ptx_f32_to_f16(float value) {
   return bits;
 }
 
+// From the second-level cache, which all blocks share.
+GO_DEVICE float ptx_load_l2(const float* p) {
+  float value;
+  asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(value) : "l"(p) : "memory");
+  return value;
+}
+
 GO_DEVICE u32 ptx_shared_address(const void* p) {
   return (u32)__cvta_generic_to_shared(p);
 }
