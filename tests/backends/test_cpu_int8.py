@@ -206,3 +206,36 @@ def test_ops_on_quantized_operands() -> None:
         net.output(net("QLinearAdd", y, *parts, domain="com.microsoft")),
         {"conv_int8": 1, "gemm_int8": 1, "q_linear_conv": 0, "q_linear_matmul": 0},
     )
+
+
+@pytest.mark.parametrize("rows", [1, 3, 9])
+@pytest.mark.parametrize(("k", "n", "block"), [(64, 40, 32), (96, 16, 16), (128, 7, 128)])
+@pytest.mark.parametrize("zeros", [False, True])
+def test_weights_of_four_bits(rows: int, k: int, n: int, block: int, zeros: bool) -> None:
+    net = Net()
+    x = net.input("x", (rows, k))
+    codes = net.const(net.rng.integers(0, 256, (n, k // block, block // 2)).astype(np.uint8))
+    scale = net.const(net.rng.uniform(0.5, 1, n * (k // block)).astype(np.float32))
+    zero = net.const(net.rng.integers(0, 256, n * ((k // block + 1) // 2)).astype(np.uint8))
+    operands = (x, codes, scale, zero) if zeros else (x, codes, scale)
+    bits = {"K": k, "N": n, "bits": 4, "block_size": block, "domain": "com.microsoft"}
+    _check(net.output(net("MatMulNBits", *operands, **bits)), {"gemm_int4": 1})
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_blocks_of_four_bits(zeros: bool) -> None:
+    from onnx import TensorProto, helper
+
+    net = Net(opset=21)
+    x = net.input("x", (2, 5, 64))
+
+    def codes(name: str, shape: tuple[int, ...]) -> str:
+        low, kind = (0, TensorProto.UINT4) if zeros else (-8, TensorProto.INT4)
+        values = net.rng.integers(low, low + 16, shape).astype(np.int8)
+        net.weights.append(helper.make_tensor(name, kind, shape, values.ravel().tolist()))
+        return name
+
+    scale = net.const(net.rng.uniform(0.5, 1, (2, 24)).astype(np.float32))
+    operands = [codes("codes", (64, 24)), scale, *([codes("zeros", (2, 24))] if zeros else [])]
+    w = net("DequantizeLinear", *operands, axis=0, block_size=32)
+    _check(net.output(net("MatMul", x, w)), {"gemm_int4": 1})

@@ -1,5 +1,5 @@
-// conv_int8 and gemm_int8 against the reference, to the bit: kernel sizes, strides, groups, depthwise, both kinds
-// of bytes, every finish.
+// conv_int8, gemm_int8 and gemm_int4 against plain loops, those of integers to the bit: kernel sizes, strides, groups,
+// depthwise, both kinds of bytes, every finish.
 #include <bit>
 
 #include "kernels/int8/reference.h"
@@ -272,9 +272,51 @@ void test_extremes() {
   check_conv({1, {2, 20}, 512, 40, 1, {1, 1}, {1, 1}, {1, 1}, {0, 0, 0, 0}}, Way::kBytes, true);
 }
 
+void check_int4(int64_t rows, int64_t k, int64_t n, int64_t block) {
+  Attrs attrs;
+  attrs.set("k", k);
+  attrs.set("n", n);
+  attrs.set("block", block);
+  Random random(static_cast<uint64_t>(rows + k + n));
+  const int64_t padded = up(n, 16);
+  const int64_t blocks = (k + block - 1) / block;
+  const auto x = random.floats(rows * k);
+  const auto codes = bytes(random, padded * k / 2);
+  const auto scale = random.floats(padded * blocks, 0.5F, 1.0F);
+  const auto zero = random.floats(padded * blocks, 0.0F, 15.0F);
+  const auto bias = random.floats(padded);
+  std::vector<double> want;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < n; ++c) {
+      double sum = static_cast<double>(bias[static_cast<size_t>(c)]);
+      for (int64_t i = 0; i < k; ++i) {
+        const uint8_t pair = codes[static_cast<size_t>((c / 16 * (k / 2) + i / 2) * 16 + c % 16)];
+        const auto at = static_cast<size_t>((c / 16 * blocks + i / block) * 16 + c % 16);
+        const double code = (i % 2 == 0 ? pair & 15 : pair >> 4) - static_cast<double>(zero[at]);
+        sum += static_cast<double>(x[static_cast<size_t>(r * k + i)]) * code * static_cast<double>(scale[at]);
+      }
+      want.push_back(sum);
+    }
+  }
+  const auto line = [](const std::vector<float>& values) { return f32({static_cast<int64_t>(values.size())}, values); };
+  const Operand packed = make_operand(DType::kU8, {static_cast<int64_t>(codes.size())}, codes);
+  const auto got =
+      run_everywhere("gemm_int4", attrs, {f32({rows, k}, x), packed, line(scale), line(zero), line(bias)}, {rows, n});
+  CHECK(relative_error(got, want) <= kTolerance);
+}
+
+void test_int4() {
+  for (int64_t rows : {1, 3, 4, 9}) {
+    check_int4(rows, 64, 40, 32);
+    check_int4(rows, 70, 16, 16);
+    check_int4(rows, 2, 7, 128);
+  }
+}
+
 }  // namespace
 
 int main() {
+  test_int4();
   test_dense();
   test_depthwise();
   test_extremes();

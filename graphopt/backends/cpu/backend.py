@@ -18,6 +18,7 @@ from graphopt.backends.cpu.fuse_int8 import FuseInt8
 from graphopt.backends.cpu.lower_attention import LowerAttention
 from graphopt.backends.cpu.lower_bf16 import LowerBf16
 from graphopt.backends.cpu.lower_dense import LowerDense
+from graphopt.backends.cpu.lower_int4 import LowerInt4
 from graphopt.backends.cpu.lower_int8 import LowerInt8
 from graphopt.backends.cpu.lower_lookup import LowerLookup
 from graphopt.backends.cpu.lower_native import LowerNative, refusal
@@ -134,6 +135,7 @@ class CpuBackend(Backend):
             ExpandQuantized(),
             *parse_pipeline("cancel-quantize").passes,
             LowerInt8(),
+            LowerInt4(),
             # What is left of quantized weights is for kernels on floats.
             *parse_pipeline("fold-constants{dequantize=true}").passes,
             *(

@@ -17,6 +17,7 @@ TABLE = PassTable(
         "cpu-lower-attention": "graphopt.backends.cpu.lower_attention:LowerAttention",
         "cpu-lower-bf16": "graphopt.backends.cpu.lower_bf16:LowerBf16",
         "cpu-lower-dense": "graphopt.backends.cpu.lower_dense:LowerDense",
+        "cpu-lower-int4": "graphopt.backends.cpu.lower_int4:LowerInt4",
         "cpu-lower-int8": "graphopt.backends.cpu.lower_int8:LowerInt8",
         "cpu-lower-lookup": "graphopt.backends.cpu.lower_lookup:LowerLookup",
         "cpu-lower-native": "graphopt.backends.cpu.lower_native:LowerNative",

@@ -1,0 +1,7 @@
+#include "kernels/int8/int4_impl.h"
+
+namespace graphopt::int8 {
+
+constinit const NibbleKernel nibble_kernel_avx2 = nibbles;
+
+}  // namespace graphopt::int8
