@@ -44,6 +44,7 @@ TABLE = PassTable(
         ),
         "lossy-replace-relu": "graphopt.passes.lossy.lossy_replace_relu:LossyReplaceRelu",
         "merge-affine": "graphopt.passes.merge_affine:MergeAffine",
+        "migrate-scales": "graphopt.passes.migrate_scales:MigrateScales",
         "inline-loop": "graphopt.passes.inline_loop:InlineLoop",
         "merge-branches": "graphopt.passes.merge_branches:MergeBranches",
         "merge-common": "graphopt.passes.merge_common:MergeCommon",

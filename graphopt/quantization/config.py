@@ -24,6 +24,9 @@ class QuantizeConfig:
     calibration data. ``method`` finds ranges: minmax, percentile, mse, entropy,
     or ``auto``, the one with the least error on the calibration data.
 
+    ``migrate`` evens out what products of matrices read, at the cost of their weights; None tries
+    it and keeps it where it lowers the error.
+
     ``metric`` and ``max_drop`` say how much may be lost, on data that was not calibrated with; None
     measures without judging. ``keep`` names layers that stay in floats. ``samples`` bounds how many
     are calibrated with, ``seconds`` how long sensitivities are measured. ``measure`` times the
@@ -39,6 +42,7 @@ class QuantizeConfig:
     metric: str = "cosine"
     max_drop: float | None = 0.01
     keep: tuple[str, ...] = ()
+    migrate: bool | None = None
     group: int = 128
     zeros: bool = True
     rounding: str = "nearest"

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphopt.api import optimize
+from graphopt.compress.migrate import migration_factors
 from graphopt.compress.placement import layers_of
 from graphopt.compress.ranges import METHODS, find_range
 from graphopt.data import Samples, find_metric
 from graphopt.errors import UnsupportedError
 from graphopt.ir import Graph
 from graphopt.passes.lossy.lossy_quantize import LossyQuantize
+from graphopt.passes.migrate_scales import MigrateScales
 from graphopt.quantization.calibrate import Observed, observe_layers
 from graphopt.quantization.config import QuantizeConfig
 from graphopt.quantization.engine import Engine
@@ -77,11 +79,41 @@ class Static:
         )
 
     def choose(self) -> None:
-        """Settles the method, by the error of the outputs on calibration data."""
-        if self.config.method != "auto":
-            self.method = self.config.method
+        """Settles method and migration, by the error of the outputs on calibration data."""
+        error = self._choose_method()
+        if self.config.migrate is False:
             return
-        errors = {m: self.judge.error(self.build(method=m)) for m in _TRIED_METHODS}
+        migrated = self._migrated()
+        if migrated is None:
+            return
+        plain = (self.graph, self.observed, self.method)
+        self.graph = migrated
+        self.observed = observe_layers(self.graph, self.samples)
+        found = self._choose_method(" after migration")
+        if self.config.migrate is None and found > _MARGIN * error:
+            self.graph, self.observed, self.method = plain
+
+    def _choose_method(self, note: str = "") -> float:
+        methods = _TRIED_METHODS if self.config.method == "auto" else (self.config.method,)
+        if len(methods) == 1 and self.config.migrate is not None:
+            self.method = methods[0]
+            return 0.0
+        errors = {m: self.judge.error(self.build(method=m)) for m in methods}
         for method, error in errors.items():
-            self.steps.append({"step": f"ranges by {method}", "error": error})
+            self.steps.append({"step": f"ranges by {method}{note}", "error": error})
         self.method = min(errors, key=lambda m: (errors[m], list(METHODS).index(m)))
+        return errors[self.method]
+
+    def _migrated(self) -> Graph | None:
+        """The graph with evened operands of products; None where no column sticks out."""
+        scales = {}
+        for layer in layers_of(self.graph):
+            name = layer.input.name
+            channels = self.observed[name].channels
+            if layer.node.op.name not in ("MatMul", "Gemm") or channels is None:
+                continue
+            if channels.lows is not None and (found := migration_factors(channels.magnitudes)):
+                scales[name] = found
+        if not scales:
+            return None
+        return optimize(self.graph, MigrateScales(tuple(scales.items())))

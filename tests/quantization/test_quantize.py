@@ -14,6 +14,7 @@ import pytest
 import graphopt
 from graphopt.compress import QuantizeConfig, quantize
 from graphopt.compress.affine import block_grid
+from graphopt.compress.migrate import migration_factors
 from graphopt.compress.rounding import least_squares_codes
 from graphopt.errors import BudgetError, InputError, OptionError, UnsupportedError
 from graphopt.ir import DType, Graph
@@ -50,7 +51,9 @@ def data(count: int = 40) -> dict[str, Any]:
 
 
 def quick(**options: Any) -> QuantizeConfig:
-    return QuantizeConfig(**{"method": "minmax", "sensitivity": False, "measure": False, **options})
+    return QuantizeConfig(
+        **{"method": "minmax", "migrate": False, "sensitivity": False, "measure": False, **options}
+    )
 
 
 def runtime(graph: Graph, feed: dict[str, Any], path: Path) -> Any:
@@ -179,7 +182,7 @@ def test_the_method_with_the_least_error_is_chosen() -> None:
     graph = parse(NET)
     from graphopt.data import from_arrays
 
-    static = Static(graph, from_arrays(data(8), graph), QuantizeConfig())
+    static = Static(graph, from_arrays(data(8), graph), QuantizeConfig(migrate=False))
     static.choose()
     errors = {step["step"]: step["error"] for step in static.steps}
     assert min(errors.values()) == errors[f"ranges by {static.method}"]
@@ -315,3 +318,18 @@ def test_least_squares_of_white_inputs_are_the_nearest() -> None:
     grid = block_grid(weight, 0, 16, DType.U4, symmetric=False)
     codes = least_squares_codes(weight, np.eye(32) * 7, grid)
     np.testing.assert_array_equal(codes.astype(int), grid.codes(weight).astype(int))
+
+
+def test_columns_that_stick_out_move_into_the_weights() -> None:
+    source = parse(DENSE)
+    held, feed = correlated(40), correlated(20)
+    for arrays in (held, feed):
+        arrays["x"][:, 7] *= 60
+    exact = run_graph(source, feed)[0]
+    errors = {}
+    for migrate in (False, None):
+        found = quantize(source, held, quick(migrate=migrate, max_drop=None))
+        errors[migrate] = np.linalg.norm(run_graph(found.graph, feed)[0] - exact)
+    assert errors[None] < 0.5 * errors[False]
+    assert migration_factors(np.ones(8)) is None
+    assert migration_factors(np.array([1.0, 1.0, 1.0, 25.0])) == (1.0, 1.0, 1.0, 10.0)
