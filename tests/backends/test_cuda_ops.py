@@ -95,6 +95,16 @@ def test_convolutions(precision: str) -> None:
     check(net, precision)
 
 
+def test_nearest_resize_and_windows_side_by_side() -> None:
+    net = Net()
+    x = net.input("x", (1, 8, 5, 6))
+    up = net("Resize", x, "", net.const([1.0, 1.0, 2.0, 2.0]), mode="nearest",
+             coordinate_transformation_mode="asymmetric", nearest_mode="floor")  # fmt: skip
+    down = net("Resize", x, "", "", net.const([1, 8, 3, 4]), mode="nearest")
+    y = net("ConvTranspose", x, net.weight(8, 6, 2, 2), net.weight(6), strides=[2, 2])
+    check(net.output(up, down, net("Sigmoid", y)), *BOTH)
+
+
 def test_pools() -> None:
     net = Net()
     x = net.input("x", (2, 6, 11, 10))

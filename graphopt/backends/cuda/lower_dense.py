@@ -24,6 +24,7 @@ from graphopt.backends.cpu.lower_dense import (
     view,
 )
 from graphopt.backends.cuda.lower_attention import attention_reason, lower_attention
+from graphopt.backends.cuda.lower_moves import resize, resize_reason, transposed_reason
 from graphopt.backends.cuda.ops import op
 from graphopt.ir import Builder, Constant, DType, Graph, Node, TensorType, Value, static_shape
 from graphopt.ops.conv import conv_window
@@ -78,6 +79,10 @@ def dense_reason(node: Node) -> str | None:
         return attention_reason(node)
     if node.op.name in ("Conv", "MaxPool", "AveragePool"):
         return _window_reason(node)
+    if node.op.name == "Resize":
+        return resize_reason(node)
+    if node.op.name == "ConvTranspose":
+        return transposed_reason(node)
     first = node.inputs[0]
     if first is not None and 0 in (static_shape(first.shape) or ()):
         return "an operand is empty"
@@ -342,10 +347,35 @@ def _pool(builder: Builder, node: Node) -> Value:
     return from_channels_last(builder, y, node.output.name)
 
 
+def _conv_transpose(builder: Builder, node: Node) -> Value:
+    """Each input pixel makes a window of its own: a product whose columns are (r, s, channel)."""
+    x, w, bias = node.input(0), node.input(1), node.input(2)
+    assert x is not None and w is not None
+    (batch, cin, high, wide), (_, cout, r, s) = _shape(x), _shape(w)
+    source = to_channels_last(builder, _f32(builder, x))
+    m, n = batch * high * wide, r * s * cout
+    weight, length = _rows_of_k(
+        builder, w, cin, n, "transposed", lambda a: a.transpose(2, 3, 1, 0).reshape(n, cin)
+    )
+    y = call(builder, "product", [source, weight], (m, n), _product_attrs(m, n, cin, wld=length))
+    y = view(builder, y, (batch, high, wide, r, s, cout))
+    y = builder.Transpose(y, perm=(0, 1, 3, 2, 4, 5))
+    y = view(builder, y, (batch, high * r, wide * s, cout))
+    if bias is not None:
+        y = builder.Add(y, _f32(builder, bias))
+    return from_channels_last(builder, y, node.output.name)
+
+
+def _resize(builder: Builder, node: Node) -> Value:
+    return _f32(builder, resize(builder, node))
+
+
 _HANDLERS: dict[str, Callable[[Builder, Node], Value]] = {
     "AveragePool": _pool,
     "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,
     "MatMul": _matmul,
     "MaxPool": _pool,
+    "Resize": _resize,
 }
