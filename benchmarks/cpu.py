@@ -49,8 +49,9 @@ def main(argv: list[str] | None = None) -> int:
                 records.append({"model": name, "failed": str(error)})
                 print(f"{name}: {error}", file=sys.stderr)
                 continue
-            for peer, reason in measured.failed.items():
-                print(f"{name}: {peer}: {reason}", file=sys.stderr)
+            for reason in measured.failed.values():
+                first = next(iter(reason.strip().splitlines()), "no reason given")
+                print(f"{name}: {first}", file=sys.stderr)
             rows.append(_row(measured, peers, rate))
             records.append(_record(measured, peers, rate))
     header = ["model", "error", "graphopt ms", "of peak"]

@@ -186,7 +186,10 @@ def _iree(file: Path, threads: int, shapes: Shapes) -> Run:
 
     with tempfile.TemporaryDirectory() as folder:
         model, text = Path(folder) / "model.onnx", Path(folder) / "model.mlir"
-        onnx.save(onnx.version_converter.convert_version(_fixed(file, shapes), 17), model)
+        source = _fixed(file, shapes)
+        if next(o.version for o in source.opset_import if o.domain in ("", "ai.onnx")) < 17:
+            source = onnx.version_converter.convert_version(source, 17)
+        onnx.save(source, model)
         command = [sys.executable, "-m", "iree.compiler.tools.import_onnx", str(model)]
         done = subprocess.run(
             [*command, "-o", str(text)], capture_output=True, text=True, check=False
@@ -204,7 +207,9 @@ def _iree(file: Path, threads: int, shapes: Shapes) -> Run:
     context = iree.runtime.SystemContext(config=config)
     context.add_vm_module(iree.runtime.VmModule.copy_buffer(config.vm_instance, binary))
     module = next(m for name, m in context.modules.items() if name not in ("hal", "vm"))
-    function = module[module.vm_module.function_names[0]]
+    # Beside the function that waits there is one that takes fences, and what sets variables up.
+    names = module.vm_module.function_names
+    function = module[next(name for name in names if "$" not in name and "__init" not in name)]
     order = [value.name for value in onnx.load(file).graph.input]
 
     def run(feed: Mapping[str, Array]) -> list[Array]:
