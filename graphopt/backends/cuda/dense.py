@@ -106,9 +106,9 @@ def _product(node: Node, kernels: Kernels, tail: _Tail) -> Launch:
     assert x is not None and w is not None
     a = {key: int(v) for key, v in node.attrs.items() if key != "tail"}
     kind = "f16" if x.tensor.dtype is DType.F16 else "f32"
-    tile = choose(kind, a["m"], a["n"], a["k"], a["z"])
     lanes = 8 if kind == "f16" else 4
     vector = all(a[key] % lanes == 0 for key in ("c", "ld", "xz"))
+    tile = choose(kind, a["m"], a["n"], a["k"], a["z"], vector)
     shape = {"bm": tile.bm, "bn": tile.bn, "split": tile.split, "vector": vector}
     if kind == "f16":
         shape |= {"wm": tile.wm, "wn": tile.wn, "stages": tile.stages}

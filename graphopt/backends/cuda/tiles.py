@@ -56,15 +56,18 @@ _TILES = {
         Tile(16, 64, 1, 4, 4, 0.12), Tile(32, 32, 2, 2, 4, 0.12),
     ),
     "f32": (
-        Tile(128, 128, 8, 8, 2, 0.75), Tile(128, 64, 8, 4, 2, 0.62), Tile(64, 64, 4, 4, 2, 0.50),
+        Tile(128, 64, 8, 4, 2, 0.62), Tile(64, 64, 4, 4, 2, 0.50),
         Tile(32, 64, 4, 4, 2, 0.34), Tile(32, 32, 4, 2, 2, 0.25), Tile(16, 64, 4, 4, 2, 0.20),
     ),
 }  # fmt: skip
 
 
-def choose(kind: str, m: int, n: int, k: int, z: int) -> Tile:
-    """The tile for ``z`` products of m x n x k, in ``kind`` (f16, f32)."""
-    return min(_candidates(kind, k), key=lambda tile: (_time(tile, kind, m, n, k, z), -tile.bm))
+def choose(kind: str, m: int, n: int, k: int, z: int, vector: bool = True) -> Tile:
+    """The tile for ``z`` products of m x n x k, in ``kind`` (f16, f32). Without ``vector`` loads,
+    addresses of single elements take so many registers that f32 tiles stay small."""
+    most = 128 if vector or kind == "f16" else 64
+    found = [tile for tile in _candidates(kind, k) if tile.bm <= most]
+    return min(found, key=lambda tile: (_time(tile, kind, m, n, k, z), -tile.bm))
 
 
 def _candidates(kind: str, k: int) -> Iterator[Tile]:
