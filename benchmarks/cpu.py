@@ -2,12 +2,12 @@
 
 The last column is the median of the fastest peer over graphopt's: above 1 graphopt is faster than
 all of them. ``--precision bf16 --engines openvino-bf16`` compares both in bfloat16, ours at the
-error that the compiler's check allows. Every engine runs in a process of its own on the same inputs
-and with the same number of threads; the processes take turns in blocks. Behind a time stands half
-the distance between its quartiles; "of peak" is what the model's products would take at the
-measured multiply-add peak of fp32, over what it took (a convolution by Winograd counts as its
-direct sum). Figures of one run compare with each other, not with another run's: a shared machine
-changes its speed, ratios hold.
+error that the compiler's check allows on the inputs that are timed. Every engine runs in a process
+of its own on the same inputs and with the same number of threads; the processes take turns in
+blocks. Behind a time stands half the distance between its quartiles; "of peak" is what the model's
+products would take at the measured multiply-add peak of fp32, over what it took (a convolution by
+Winograd counts as its direct sum). Figures of one run compare with each other, not with another
+run's: a shared machine changes its speed, ratios hold.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks import compare, engines, peak, report, zoo
 from benchmarks.worker import WorkerError
@@ -96,7 +98,9 @@ def _one(
     if args.precision != "fp32":  # the check decides which layers stay in float32
         folder = folder / args.precision
         folder.mkdir(exist_ok=True)
-        options = ["--precision", args.precision]
+        feed = folder / f"{name}-check.npz"
+        np.savez(feed, **zoo.inputs(name, 0, args.case))
+        options = ["--precision", args.precision, "--inputs", str(feed)]
     artifact = folder / f"{name}.gopt"
     if not artifact.exists():
         artifact, _ = compare.compile_model(name, folder, *options)
