@@ -26,14 +26,22 @@ struct TileState {
   int64_t shape = 0;
 };
 
+// What the bytes of A are; those of B are signed.
+enum class Bytes : uint8_t {
+  kUnsigned,
+  kSigned,
+  kFlipped,  // signed, but taken as unsigned with 128 added
+};
+
 // `tile` is as for the other kernels, with pointers to rows 0 to 15 of segment s at a_rows[s * kTableRows], and to
 // rows 16 to 31 a_block pointers further; c_rows are one after the other. `depth` counts slots.
 struct TileRegisters {
   // Products of bfloat16 pairs, finished as Tile says. In a segment, sums are made of runs of slots of
   // tile_step(depth), each of an even and an odd sum (the definition of TDPBF16PS): the order depends on depth alone.
   void (*pairs)(const Tile& tile, int rows, int panels, TileState& state);
-  // Products of bytes in fours, A signed or not and B signed: sums[row][16 * panels], and nothing of C.
-  void (*quads)(const Tile& tile, int rows, int panels, bool a_signed, TileState& state, int32_t* sums);
+  // Products of bytes in fours: sums[row][16 * panels], which begin with `start` (of tile.columns columns; null:
+  // zero). Nothing of C.
+  void (*quads)(const Tile& tile, int rows, int panels, Bytes a, const int32_t* start, TileState& state, int32_t* sums);
   // Ends the use of the registers: a thread that leaves them in use is switched more slowly.
   void (*release)();
 };

@@ -67,6 +67,13 @@ void copy_tile(const float* const* rows, int count, int64_t offset, int64_t slot
   }
 }
 
+// The same with 128 added to every byte, of all that is copied.
+void flip_tile(float* copy) {
+  typedef uint32_t Bits __attribute__((may_alias));
+  auto* bits = reinterpret_cast<Bits*>(copy);
+  for (int i = 0; i < kTileSlots; ++i) bits[i] ^= 0x80808080U;
+}
+
 // The last rows of a panel, and zeros below them.
 void copy_panel(const float* b, int64_t slots, int64_t step, float* out) {
   for (int64_t i = 0; i < step; ++i, b += kSlots, out += kSlots) {
@@ -78,27 +85,32 @@ void copy_panel(const float* b, int64_t slots, int64_t step, float* out) {
 }
 
 struct DotBf16 {
+  static constexpr bool kFlips = false;
   template <class Tiles, int Sum, int A, int B>
   static void step() {
     Tiles::template dot_bf16<Sum, A, B>();
   }
 };
+template <bool Flips>
 struct DotU8S8 {
+  static constexpr bool kFlips = Flips;
   template <class Tiles, int Sum, int A, int B>
   static void step() {
     Tiles::template dot_u8s8<Sum, A, B>();
   }
 };
 struct DotS8S8 {
+  static constexpr bool kFlips = false;
   template <class Tiles, int Sum, int A, int B>
   static void step() {
     Tiles::template dot_s8s8<Sum, A, B>();
   }
 };
 
-// The sums of one call, to sums[row][Panels * 16]. Blocks: rows of tiles.
+// The sums of one call, to sums[row][Panels * 16], from `start` on, Panels * 16 columns (null: zero). Blocks: rows of
+// tiles.
 template <class Tiles, class Product, int Blocks, int Panels>
-void sum_tiles(const Tile& t, int rows, TileState& state, void* sums) {
+void sum_tiles(const Tile& t, int rows, const int32_t* start, TileState& state, void* sums) {
   constexpr int kB = kSums + Blocks;   // the first register for B
   constexpr int kTurns = kTiles - kB;  // panels take turns in so many
   alignas(64) float a_copy[Blocks * kTileSlots];
@@ -106,7 +118,13 @@ void sum_tiles(const Tile& t, int rows, TileState& state, void* sums) {
   const int64_t step = tile_step(t.depth);
   configure_tiles<Tiles>(rows, step, state);
   unroll<Blocks>([&](auto block) GRAPHOPT_INLINE_LAMBDA {
-    unroll<Panels>([&](auto p) GRAPHOPT_INLINE_LAMBDA { Tiles::template zero<block * kTilePanels + p>(); });
+    unroll<Panels>([&](auto p) GRAPHOPT_INLINE_LAMBDA {
+      if (start == nullptr) {
+        Tiles::template zero<block * kTilePanels + p>();
+      } else {  // every row the same one
+        Tiles::template load<block * kTilePanels + p>(start + p * kPanel, 0);
+      }
+    });
   });
   const float* b = t.b;
   for (int64_t s = 0; s < t.segments; ++s) {
@@ -121,11 +139,12 @@ void sum_tiles(const Tile& t, int rows, TileState& state, void* sums) {
       const int64_t offset = t.a_offset + k;
       unroll<Blocks>([&](auto block) GRAPHOPT_INLINE_LAMBDA {
         const TileRowsOfA& some = a[block];
-        if (some.even && slots == step) {
+        if (some.even && slots == step && !Product::kFlips) {
           Tiles::template load<kSums + block>(some.rows[0] + offset, some.step);
           return;
         }
         copy_tile(some.rows, some.count, offset, slots, a_copy + block * kTileSlots);
+        if constexpr (Product::kFlips) flip_tile(a_copy + block * kTileSlots);
         Tiles::template load<kSums + block>(a_copy + block * kTileSlots, kTileBytes);
       });
       unroll<Panels>([&](auto p) GRAPHOPT_INLINE_LAMBDA {
@@ -168,18 +187,27 @@ template <class Tiles>
 void pairs_by_tiles(const Tile& t, int rows, int panels, TileState& state) {
   alignas(64) float sums[kSums * kTileSlots];
   for_tile_size(rows, panels, [&](auto blocks, auto width) {
-    sum_tiles<Tiles, DotBf16, blocks, width>(t, rows, state, sums);
+    sum_tiles<Tiles, DotBf16, blocks, width>(t, rows, nullptr, state, sums);
     finish_tile<width>(t, sums, rows);
   });
 }
 
 template <class Tiles>
-void quads_by_tiles(const Tile& t, int rows, int panels, bool a_signed, TileState& state, int32_t* sums) {
+void quads_by_tiles(const Tile& t, int rows, int panels, Bytes a, const int32_t* start, TileState& state,
+                    int32_t* sums) {
+  int32_t padded[kSums * kPanel] = {};
+  if (start != nullptr && t.columns < panels * kPanel) {
+    for (int64_t i = 0; i < t.columns; ++i) padded[i] = start[i];
+    start = padded;
+  }
   for_tile_size(rows, panels, [&](auto blocks, auto width) {
-    if (a_signed) {
-      sum_tiles<Tiles, DotS8S8, blocks, width>(t, rows, state, sums);
-    } else {
-      sum_tiles<Tiles, DotU8S8, blocks, width>(t, rows, state, sums);
+    switch (a) {
+      case Bytes::kUnsigned:
+        return sum_tiles<Tiles, DotU8S8<false>, blocks, width>(t, rows, start, state, sums);
+      case Bytes::kSigned:
+        return sum_tiles<Tiles, DotS8S8, blocks, width>(t, rows, start, state, sums);
+      case Bytes::kFlipped:
+        return sum_tiles<Tiles, DotU8S8<true>, blocks, width>(t, rows, start, state, sums);
     }
   });
 }

@@ -42,7 +42,8 @@ void test_pairs() {
 
 // A call of `quads` itself against plain sums: rows in two tables, in place or far apart, between guard pages.
 template <class A>
-void check_quads(const TileRegisters& registers, int rows, int panels, int64_t segments, int64_t depth, bool even) {
+void check_quads(const TileRegisters& registers, Bytes bytes, int rows, int panels, int64_t segments, int64_t depth,
+                 bool even) {
   const int64_t k = segments * depth;  // slots
   Random random(static_cast<uint64_t>(rows + 100 * panels + 1000 * k));
   const int64_t a_step = depth + (even ? 0 : 5);
@@ -72,20 +73,24 @@ void check_quads(const TileRegisters& registers, int rows, int panels, int64_t s
   tile.b = reinterpret_cast<const float*>(b);
   tile.b_panel = k * kPanel;
   const auto columns = static_cast<size_t>(panels * kPanel);
+  tile.columns = panels * kPanel - rows % 3;  // others may hold anything
+  std::vector<int32_t> start(static_cast<size_t>(tile.columns));
+  for (int32_t& x : start) x = static_cast<int32_t>(random.next());
+  const int shift = bytes == Bytes::kFlipped ? 128 : 0;
   std::vector<int32_t> sums(static_cast<size_t>(rows) * columns + columns, 77);
   {
     TileScope scope(&registers);
-    registers.quads(tile, rows, panels, std::is_signed_v<A>, scope.state(), sums.data());
+    registers.quads(tile, rows, panels, bytes, segments > 1 ? start.data() : nullptr, scope.state(), sums.data());
   }
   for (int r = 0; r < rows; ++r) {
-    for (size_t column = 0; column < columns; ++column) {
-      int32_t want = 0;
+    for (size_t column = 0; column < start.size(); ++column) {
+      uint32_t want = segments > 1 ? static_cast<uint32_t>(start[column]) : 0;
       for (int64_t i = 0; i < k; ++i) {
         const A* x = a + (row_of(i / depth, r) + i % depth) * 4;
         const int8_t* y = b + ((static_cast<int64_t>(column) / kPanel * k + i) * kPanel + column % kPanel) * 4;
-        for (int j = 0; j < 4; ++j) want += int32_t{x[j]} * int32_t{y[j]};
+        for (int j = 0; j < 4; ++j) want += static_cast<uint32_t>((x[j] + shift) * y[j]);
       }
-      CHECK(sums[static_cast<size_t>(r) * columns + column] == want);
+      CHECK(sums[static_cast<size_t>(r) * columns + column] == static_cast<int32_t>(want));
     }
   }
   for (size_t i = static_cast<size_t>(rows) * columns; i < sums.size(); ++i) CHECK(sums[i] == 77);
@@ -96,8 +101,10 @@ void test_quads(const TileRegisters& registers) {
     for (int panels = 1; panels <= (rows > kFewTileRows ? kTilePanels : kFewTilePanels); ++panels) {
       for (int64_t depth : {1, 15, 16, 17, 29, 48}) {
         for (bool even : {true, false}) {
-          check_quads<uint8_t>(registers, rows, panels, 1, depth, even);
-          check_quads<int8_t>(registers, rows, panels, 3, depth, even);
+          check_quads<uint8_t>(registers, Bytes::kUnsigned, rows, panels, 1, depth, even);
+          check_quads<uint8_t>(registers, Bytes::kUnsigned, rows, panels, 2, depth, even);
+          check_quads<int8_t>(registers, Bytes::kSigned, rows, panels, 3, depth, even);
+          check_quads<int8_t>(registers, Bytes::kFlipped, rows, panels, 2, depth, even);
         }
       }
     }
