@@ -144,3 +144,18 @@ def test_a_first_layer_is_rounded_by_lines_of_taps() -> None:
     x = net.input("x", (1, 3, 31, 31))
     y = net("Conv", x, net.weight(24, 3, 7, 7), pads=[3] * 4, strides=[2, 2])
     _check(net.output(net("Relu", y)), 1)
+
+
+@pytest.mark.parametrize("queries", [1, 9])
+def test_attention(queries: int) -> None:
+    net = Net()
+    q, k = net.input("q", (1, 2, queries, 16)), net.input("k", (1, 2, 13, 16))
+    scores = net("MatMul", q, net("Transpose", k, perm=[0, 1, 3, 2]))
+    y = net("MatMul", net("Softmax", scores, axis=-1), net.input("v", (1, 2, 13, 16)))
+    model = net.output(y).model()
+    artifact = compiled(model, BF16)
+    assert kernels(artifact) == ["attention"]
+    assert _rounded(artifact) == int(queries > 1)
+    feeds = net.feeds()
+    (mine,) = loaded(artifact).run(feeds).values()
+    assert relative_error(mine, onnxruntime_outputs(model, feeds)[0]) <= BUDGET

@@ -48,6 +48,9 @@ const AttentionKernels& attention_kernels() {
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
+// Pairs of bfloat16 that hold n numbers.
+int64_t half_of(int64_t n) { return (n + 1) / 2; }
+
 struct AttentionShape {
   int64_t batch = 0;
   int64_t heads = 0;
@@ -57,6 +60,7 @@ struct AttentionShape {
   int64_t size = 0;  // of a query and a key
   int64_t value_size = 0;
   bool wide = false;  // values lie further apart than they are long
+  bool bf16 = false;  // products on bfloat16 pairs
 
   // Query heads of a key head, and rows that share it: its query heads' queries, head by head.
   [[nodiscard]] int64_t share() const { return heads / key_heads; }
@@ -71,7 +75,9 @@ struct AttentionShape {
   // So few rows that keys are read in place, row by row: packing them would take longer.
   [[nodiscard]] bool direct() const { return rows() <= 2; }
   // Every tile of rows reads a block of values: rows far apart would share few lines of the cache.
-  [[nodiscard]] bool copies_values() const { return wide && !direct(); }
+  [[nodiscard]] bool copies_values() const { return wide && !direct() && !pairs(); }
+  // Rounding pays where several rows share what is rounded.
+  [[nodiscard]] bool pairs() const { return bf16 && !direct(); }
 };
 
 struct Views {
@@ -104,15 +110,19 @@ struct AttentionOptions {
 // Scratch memory of a worker, as offsets in floats.
 struct AttentionScratch {
   int64_t values;
+  int64_t queries;  // rounded to pairs
   int64_t scores;
   int64_t maximum;
   int64_t sum;
   int64_t floats;
 
   AttentionScratch(const AttentionShape& s, int64_t rows) {
-    int64_t at = s.direct() ? 0 : s.block_keys() * s.size;  // packed keys first
+    int64_t at = s.direct() ? 0 : s.block_keys() * round_up(s.size, 2);  // packed keys first
     values = at;
     at += s.copies_values() ? s.block_keys() * s.value_size : 0;
+    at += s.pairs() ? half_of(s.block_keys()) * round_up(s.value_size, kPanel) : 0;
+    queries = at;
+    at += s.pairs() ? rows * half_of(s.size) : 0;
     scores = at;
     at += rows * s.block_keys();
     maximum = at;
@@ -138,14 +148,22 @@ struct SmallProduct {
   int64_t columns;
   float alpha;
   bool accumulate;
+  TileScope* pairs = nullptr;  // A and B hold bfloat16 pairs, `depth` counts them
 
   void run() const {
     const GemmKernels& kernels = gemm_kernels();
-    const int64_t panels = tile_panels(kernels, rows, (columns + kPanel - 1) / kPanel, depth, direct);
-    const int64_t tiles = (rows + kernels.max_rows[panels - 1] - 1) / kernels.max_rows[panels - 1];
-    const float* table[kTableRows];
-    int64_t c_rows[kTableRows];
+    const TileRegisters* registers = pairs == nullptr ? nullptr : pairs->registers();
+    int64_t panels = tile_panels(kernels, rows, (columns + kPanel - 1) / kPanel, depth, direct);
+    int64_t most = kernels.max_rows[panels - 1];
+    if (registers != nullptr) {
+      panels = rows <= kFewTileRows ? kFewTilePanels : kTilePanels;
+      most = rows <= kFewTileRows ? kFewTileRows : kTileRows;
+    }
+    const int64_t tiles = (rows + most - 1) / most;
+    const float* table[kTileRows];
+    int64_t c_rows[kTileRows];
     Tile tile{};
+    tile.a_block = kTableRows;
     tile.a_rows = table;
     tile.c_rows = c_rows;
     tile.segments = 1;
@@ -169,7 +187,12 @@ struct SmallProduct {
         tile.ahead = tile.b;
         tile.c = c + column;
         tile.columns = std::min(panels * kPanel, columns - column);
-        const auto& variants = direct ? kernels.direct : kernels.packed;
+        if (registers != nullptr) {
+          registers->pairs(tile, static_cast<int>(part.end - part.begin), static_cast<int>(some), pairs->state());
+          continue;
+        }
+        const auto& packed = pairs == nullptr ? kernels.packed : kernels.pairs;
+        const auto& variants = direct ? kernels.direct : packed;
         variants[some - 1][part.end - part.begin - 1](tile);
       }
     }
@@ -194,7 +217,7 @@ class AttentionRun {
       : s_(shape), views_(views), options_(options), mask_(mask), q_(q), k_(k), v_(v), y_(y) {}
 
   // Rows [begin, end) of the head-th (over all batches) key head.
-  void run(int64_t head, int64_t begin, int64_t end, int64_t most_rows, float* scratch) const {
+  void run(int64_t head, int64_t begin, int64_t end, int64_t most_rows, float* scratch, TileScope& tiles) const {
     const AttentionScratch parts(s_, most_rows);
     float* packed = scratch;
     float* scores = scratch + parts.scores;
@@ -207,7 +230,16 @@ class AttentionRun {
     const float* k = k_ + views_.k.at(batch, key_head, 0);
     const float* v = v_ + views_.v.at(batch, key_head, 0);
     float* y = y_ + views_.y.at(batch, key_head * s_.share(), 0);
-    const RowSteps q_steps{begin, s_.queries, views_.q.head, views_.q.row};
+    RowSteps q_steps{begin, s_.queries, views_.q.head, views_.q.row};
+    if (s_.pairs()) {
+      float* rounded = scratch + parts.queries;
+      const int64_t step = half_of(s_.size);
+      for (int64_t r = 0; r < rows; ++r) {
+        gemm_kernels().round(q + q_steps.at(r), 0, 1, s_.size, reinterpret_cast<uint32_t*>(rounded + r * step), 0);
+      }
+      q = rounded;
+      q_steps = {0, rows, 0, step};
+    }
     const RowSteps y_steps{begin, s_.queries, views_.y.head, views_.y.row};
     const RowSteps score_steps{0, rows, 0, s_.block_keys()};
     std::fill_n(maximum, rows, -kInfinity);
@@ -217,7 +249,7 @@ class AttentionRun {
     for (int64_t key = all.begin / kKeys * kKeys; key < all.end; key += kKeys) {
       const int64_t count = std::min(s_.block_keys(), all.end - key);
       const int64_t step = s_.block_keys();
-      score(q, q_steps, rows, k + key * views_.k.row, count, packed, scores, score_steps);
+      score(q, q_steps, rows, k + key * views_.k.row, count, packed, scores, score_steps, tiles);
       for (int64_t r = 0; r < rows; ++r) {
         SoftmaxRow row = softmax_row(head, begin + r, key, count);
         row.scores = scores + r * step;
@@ -230,6 +262,20 @@ class AttentionRun {
       }
       const float* values = v + key * views_.v.row;
       int64_t value_step = views_.v.row;
+      if (s_.pairs()) {
+        for (int64_t r = 0; r < rows; ++r) {
+          float* row = scores + r * step;
+          gemm_kernels().round(row, 0, 1, count, reinterpret_cast<uint32_t*>(row), 0);
+        }
+        const int64_t depth = half_of(count);
+        float* pairs = scratch + parts.values;
+        gemm_kernels().pack_pairs(values, value_step, count, s_.value_size, reinterpret_cast<uint32_t*>(pairs),
+                                  depth * kPanel);
+        SmallProduct{scores, score_steps, rows,    depth,         pairs, kPanel, depth * kPanel,
+                     false,  y,           y_steps, s_.value_size, 1,     true,   &tiles}
+            .run();
+        continue;
+      }
       if (s_.copies_values()) {
         for (int64_t t = 0; t < count; ++t) {
           std::copy_n(values + t * value_step, s_.value_size, scratch + parts.values + t * s_.value_size);
@@ -284,7 +330,7 @@ class AttentionRun {
 
   // scores = scale q k^T
   void score(const float* q, const RowSteps& q_steps, int64_t rows, const float* k, int64_t count, float* packed,
-             float* scores, const RowSteps& score_steps) const {
+             float* scores, const RowSteps& score_steps, TileScope& tiles) const {
     if (s_.direct()) {
       for (int64_t r = 0; r < rows; ++r) {
         float* row = scores + score_steps.at(r);
@@ -293,16 +339,26 @@ class AttentionRun {
       }
       return;
     }
-    pack_keys(k, count, packed);
+    if (s_.pairs()) {
+      const int64_t depth = half_of(s_.size);
+      float* rounded = packed + s_.block_keys() * depth;
+      gemm_kernels().round(k, views_.k.row, count, s_.size, reinterpret_cast<uint32_t*>(rounded), depth);
+      pack_keys(rounded, depth, depth, count, packed);
+      SmallProduct{q,     q_steps, rows,        depth, packed,         kPanel, depth * kPanel,
+                   false, scores,  score_steps, count, options_.scale, false,  &tiles}
+          .run();
+      return;
+    }
+    pack_keys(k, views_.k.row, s_.size, count, packed);
     SmallProduct{q,     q_steps, rows,        s_.size, packed,         kPanel, s_.size * kPanel,
                  false, scores,  score_steps, count,   options_.scale, false}
         .run();
   }
 
-  void pack_keys(const float* k, int64_t count, float* packed) const {
-    for (int64_t j = 0; j < count; j += kPanel, packed += s_.size * kPanel) {
-      gemm_kernels().transpose(k + j * views_.k.row, views_.k.row, std::min<int64_t>(kPanel, count - j), s_.size,
-                               packed, kPanel, kPanel);
+  // `count` keys of `size` floats, or pairs, as panels.
+  static void pack_keys(const float* k, int64_t step, int64_t size, int64_t count, float* packed) {
+    for (int64_t j = 0; j < count; j += kPanel, packed += size * kPanel) {
+      gemm_kernels().transpose(k + j * step, step, std::min<int64_t>(kPanel, count - j), size, packed, kPanel, kPanel);
     }
   }
 
@@ -344,6 +400,7 @@ class AttentionKernel final : public Kernel {
         size_(attrs.i("size", 0)),
         value_size_(attrs.i("value_size", 0)),
         begins_{attrs.i("q_begin", 0), attrs.i("k_begin", 0), attrs.i("v_begin", 0)},
+        bf16_(attrs.i("bf16", 0) != 0),
         steps_{attrs.i("q_step", size_), attrs.i("k_step", size_), attrs.i("v_step", value_size_)} {}
 
   [[nodiscard]] size_t workspace_bytes(std::span<const Tensor> inputs, std::span<const Tensor> /*outputs*/,
@@ -383,9 +440,10 @@ class AttentionKernel final : public Kernel {
         [&](int64_t begin, int64_t end, int worker) {
           auto* scratch =
               reinterpret_cast<float*>(static_cast<std::byte*>(args.workspace) + bytes * static_cast<size_t>(worker));
+          TileScope tiles(shape.pairs() ? tile_registers(Extension::kAmxBf16) : nullptr);
           for (int64_t i = begin; i < end; ++i) {
             const Range rows = part_of(shape.rows(), blocks, i % blocks);
-            run.run(i / blocks, rows.begin, rows.end, block, scratch);
+            run.run(i / blocks, rows.begin, rows.end, block, scratch, tiles);
           }
         });
   }
@@ -405,6 +463,7 @@ class AttentionKernel final : public Kernel {
     AttentionShape s{q.dim(0),  flat_q ? heads_ : q.dim(1), flat_k ? key_heads_ : k.dim(1), q.dim(-2),
                      k.dim(-2), flat_q ? size_ : q.dim(3),  flat_v ? value_size_ : v.dim(3)};
     s.wide = flat_v && v.dim(2) != s.value_size;
+    s.bf16 = bf16_;
     if (k.dim(0) != s.batch || v.dim(0) != s.batch || v.dim(-2) != s.keys || (!flat_v && v.dim(1) != s.key_heads) ||
         (flat_k ? size_ : k.dim(3)) != s.size) {
       throw Error("attention: the shapes of Q, K and V don't fit together");
@@ -444,6 +503,7 @@ class AttentionKernel final : public Kernel {
   int64_t size_;
   int64_t value_size_;
   std::array<int64_t, 3> begins_;
+  bool bf16_;                     // products on operands that are rounded to bfloat16; softmax and sums stay float32
   std::array<int64_t, 3> steps_;  // features from a head to the next
 };
 

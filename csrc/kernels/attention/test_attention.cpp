@@ -1,6 +1,11 @@
 // attention against the reference: sizes around the blocks, masks of every shape, causal, windows, GQA.
 #include "kernels/attention/reference.h"
+#include "kernels/gemm/amx.h"
 #include "kernels_dense.h"
+
+namespace graphopt {
+extern const TileRegisters tile_registers_emulated;
+}  // namespace graphopt
 
 using namespace graphopt;
 using namespace graphopt::test;
@@ -83,6 +88,29 @@ Operand random_mask(const Ints& shape, bool boolean, uint64_t seed) {
   std::vector<float> added = random.floats(count, -2, 2);
   for (size_t i = 0; i < added.size(); i += 5) added[i] = -std::numeric_limits<float>::infinity();
   return f32(shape, added);
+}
+
+// Products on bfloat16: within its rounding of the same in float32, whatever the sizes.
+void check_rounded(const Problem& p) {
+  const Data d = make_data(p);
+  Attrs attrs = make_attrs(p);
+  const Ints shape{p.batch, p.heads, p.queries, p.value_size};
+  const auto want = run_everywhere("attention", attrs, d.operands, shape);
+  attrs.set("bf16", int64_t{1});
+  const auto got = run_everywhere("attention", attrs, d.operands, shape);
+  const double error = relative_error(got, {want.begin(), want.end()});
+  CHECK(error <= 1e-2 && (error > 0 || p.queries * p.heads / p.key_heads <= 2));
+}
+
+void test_rounded() {
+  for (int64_t queries : {1, 3, 12, 17, 100}) {
+    for (int64_t keys : {1, 2, 15, 16, 33, 255, 257, 600}) {
+      check_rounded({1, 2, 2, queries, keys, 8, 8, 0.35});
+      check_rounded({2, 2, 1, queries, keys, 21, 19, 0.2, 3.0, true});
+    }
+  }
+  check_rounded({1, 3, 3, 197, 197, 64, 64, 0.125});
+  check_rounded({1, 1, 1, 30, 40, 260, 130, 0.06});
 }
 
 void test_sizes() {
@@ -279,6 +307,10 @@ void test_errors() {
 
 int main() {
   test_sizes();
+  test_rounded();
+  set_tile_registers(&tile_registers_emulated);
+  test_rounded();
+  set_tile_registers(nullptr);
   test_masks();
   test_windows();
   test_extremes();

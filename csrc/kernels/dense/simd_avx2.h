@@ -78,6 +78,11 @@ struct Simd {
       if (i < n) p[i] = some[i];
     }
   }
+  // Low and high halves of lanes.
+  static F pair(F low, F high) {
+    const __m256i upper = _mm256_slli_epi32(_mm256_cvtepu16_epi32(narrow(high)), 16);
+    return _mm256_castsi256_ps(_mm256_or_si256(upper, _mm256_cvtepu16_epi32(narrow(low))));
+  }
   static F widen(__m128i halves) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16)); }
   static __m128i narrow(F x) {
     const __m256i bits = _mm256_castps_si256(x);

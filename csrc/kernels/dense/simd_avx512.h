@@ -64,6 +64,11 @@ struct Simd {
   static F load_half_n(const uint16_t* p, int64_t n) { return widen(_mm256_maskz_loadu_epi16(first(n), p)); }
   static void store_half(uint16_t* p, F x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(x)); }
   static void store_half_n(uint16_t* p, F x, int64_t n) { _mm256_mask_storeu_epi16(p, first(n), narrow(x)); }
+  // Low and high halves of lanes.
+  static F pair(F low, F high) {
+    const __m512i upper = _mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow(high)), 16);
+    return _mm512_castsi512_ps(_mm512_or_si512(upper, _mm512_cvtepu16_epi32(narrow(low))));
+  }
   static F widen(__m256i halves) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16)); }
   static __m256i narrow(F x) {
 #ifdef __AVX512BF16__

@@ -50,6 +50,17 @@ struct Simd {
     }
     return (F)bits;
   }
+  // Low and high halves of lanes.
+  static F pair(F low, F high) {
+    uint16_t halves[2][kLanes];
+    store_half(halves[0], low);
+    store_half(halves[1], high);
+    I bits{};
+    for (int i = 0; i < kLanes; ++i) {
+      bits[i] = static_cast<int32_t>(halves[0][i] | static_cast<uint32_t>(halves[1][i]) << 16U);
+    }
+    return (F)bits;
+  }
   static void store_half(uint16_t* p, F x) { store_half_n(p, x, kLanes); }
   static void store_half_n(uint16_t* p, F x, int64_t n) {
     const I all = (I)x;

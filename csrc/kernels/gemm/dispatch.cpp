@@ -33,6 +33,7 @@ const GemmKernels& gemm_kernels() {
   if (cpu_has(Extension::extension)) {                                         \
     std::memcpy(found.pairs, gemm_kernels_##suffix.pairs, sizeof found.pairs); \
     found.round = gemm_kernels_##suffix.round;                                 \
+    found.pack_pairs = gemm_kernels_##suffix.pack_pairs;                       \
   }
 #include "kernels/gemm/kernels.inc"
     return found;

@@ -30,6 +30,7 @@ constexpr GemmKernels make_kernels() {
   kernels.dot = dot_rows;
   kernels.multiply_adds = multiply_adds;
   kernels.round = round_rows;
+  kernels.pack_pairs = pack_pair_rows;
   kernels.widen = widen_row;
   return kernels;
 }

@@ -15,6 +15,7 @@ constexpr GemmKernels make_kernels() {
   add_tiles<3, 9>(kernels);
   add_tiles<4, 6>(kernels);
   kernels.round = round_rows;
+  kernels.pack_pairs = pack_pair_rows;
   kernels.widen = widen_row;
   return kernels;
 }

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "kernels/dense/unroll.h"
+
 namespace graphopt {
 namespace {
 
@@ -43,6 +45,23 @@ void widen_row(const uint16_t* in, int64_t count, float* out) {
   typedef uint32_t Bits __attribute__((may_alias));
   auto* to = reinterpret_cast<Bits*>(out);
   for (int64_t i = 0; i < count; ++i) to[i] = static_cast<uint32_t>(in[i]) << 16U;
+}
+
+// See GemmKernels::pack_pairs.
+void pack_pair_rows(const float* in, int64_t in_step, int64_t rows, int64_t columns, uint32_t* out, int64_t panel) {
+  for (int64_t r = 0; r < rows; r += 2, in += 2 * in_step, out += 16) {
+    const int64_t odd = r + 1 < rows ? columns : 0;
+    uint32_t* to = out;
+    for (int64_t j = 0; j < columns; j += 16, to += panel) {
+      unroll<16 / Simd::kLanes>([&](auto v) GRAPHOPT_INLINE_LAMBDA {
+        constexpr int kOffset = v * Simd::kLanes;
+        const int64_t at = j + kOffset;
+        const Simd::F low = Simd::load_n(in + at, columns - at);
+        const Simd::F high = Simd::load_n(in + in_step + at, odd - at);
+        Simd::store(reinterpret_cast<float*>(to + kOffset), Simd::pair(low, high));
+      });
+    }
+  }
 }
 
 }  // namespace

@@ -63,6 +63,9 @@ struct GemmKernels {
   TileKernel pairs[kMaxPanels][kTableRows];
   // Rounds rows of `columns` floats to such pairs; an odd last one is paired with zero.
   void (*round)(const float* in, int64_t in_step, int64_t rows, int64_t columns, uint32_t* out, int64_t out_step);
+  // Packs rows of a matrix as pairs of two neighbours in a column into panels of 16 columns, `panel` pairs apart; an
+  // odd last row is paired with zero.
+  void (*pack_pairs)(const float* in, int64_t in_step, int64_t rows, int64_t columns, uint32_t* out, int64_t panel);
   // The float32 numbers that bfloat16 ones are.
   void (*widen)(const uint16_t* in, int64_t count, float* out);
   // Applies an activation that is no clamp to rows x columns of C, then adds the residual (may be null).

@@ -1,4 +1,4 @@
-"""Products and convolutions with constant weights take their operands as bfloat16.
+"""Attention, and products and convolutions with constant weights, take their operands as bfloat16.
 
 ``gemm(a, packed f32)  ->  gemm(a, packed bfloat16 pairs)``, and ``conv`` the same. Weights are
 rounded at compile time, the other operand when the step reads it; sums, bias, residual and
@@ -119,6 +119,33 @@ class RoundOperands(Rule):
         return op.call(kernel, *operands, _types=types, _name=node.output.name, **attrs).output
 
 
+class RoundAttention(Rule):
+    """``attention  ->  the same with products of bfloat16``; its softmax stays float32."""
+
+    def __init__(self, exclude: frozenset[str]) -> None:
+        self.exclude = exclude
+
+    def pattern(self, op: PatternOps) -> NodePattern:
+        return op.op("attention", op.rest("operands"), _domain=DOMAIN)
+
+    def check(self, m: Match) -> Refusal | None:
+        node = m.root
+        if node.attrs.get("bf16"):
+            return Refusal("it is on bfloat16 already", node)
+        if kept := sorted(self.exclude & node.origin):
+            return Refusal(f"'{kept[0]}' is excluded", node)
+        if (node.output.shape or (0, 0))[-2] == 1:
+            return Refusal("it has one query, for which rounding keys does not pay", node)
+        return None
+
+    def rewrite(self, op: Builder, m: Match) -> Value:
+        node = m.root
+        types = [node.output.tensor]
+        attrs = {**node.attrs, "bf16": 1}
+        kernel = native("attention")
+        return op.call(kernel, *node.inputs, _types=types, _name=node.output.name, **attrs).output
+
+
 @dataclass(frozen=True)
 class LowerBf16(RulePass):
     """Rounds the operands of products to bfloat16, but for nodes that stand for ``exclude``, names
@@ -131,4 +158,5 @@ class LowerBf16(RulePass):
     exclude: str = ""
 
     def rules(self, graph: Graph) -> list[Rule]:
-        return [RoundOperands(frozenset(filter(None, self.exclude.split("+"))))]
+        excluded = frozenset(filter(None, self.exclude.split("+")))
+        return [RoundOperands(excluded), RoundAttention(excluded)]
