@@ -127,6 +127,7 @@ void sum_tiles(const Tile& t, int rows, const int32_t* start, TileState& state, 
     });
   });
   const float* b = t.b;
+  const float* ahead = t.ahead;
   for (int64_t s = 0; s < t.segments; ++s) {
     if (t.b_segments != nullptr) b = t.b + t.b_segments[s];
     TileRowsOfA a[Blocks];
@@ -137,6 +138,9 @@ void sum_tiles(const Tile& t, int rows, const int32_t* start, TileState& state, 
     for (int64_t k = 0; k < t.depth; k += step, b += step * kSlots) {
       const int64_t slots = t.depth - k < step ? t.depth - k : step;
       const int64_t offset = t.a_offset + k;
+      if (ahead != nullptr) {
+        for (int64_t i = 0; i < slots; ++i, ahead += kSlots) __builtin_prefetch(ahead, 0, 2);
+      }
       unroll<Blocks>([&](auto block) GRAPHOPT_INLINE_LAMBDA {
         const TileRowsOfA& some = a[block];
         if (some.even && slots == step && !Product::kFlips) {
