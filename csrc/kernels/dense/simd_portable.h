@@ -27,7 +27,9 @@ struct Simd {
     if (n >= kLanes) return load(p);
     F x = zero();
     for (int i = 0; i < kLanes; ++i) {
-      if (i < n) x[i] = p[i];
+      float lane = 0;  // may lie anywhere: rows of bytes are read so
+      if (i < n) __builtin_memcpy(&lane, p + i, sizeof lane);
+      x[i] = lane;
     }
     return x;
   }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/gemm/amx.h"
 #include "kernels/gemm/driver.h"
 #include "kernels/int8/dispatch.h"
 #include "kernels/int8/finish.h"
@@ -56,8 +57,9 @@ template <class Rows>
 class Task {
  public:
   Task(const Shape& shape, const Blocking& blocking, const Operands& operands, const Finish& finish,
-       const FinishPlan& plan, Rows& rows, std::byte* scratch)
+       const FinishPlan& plan, Rows& rows, std::byte* scratch, TileScope& tiles)
       : kernels_(kernels()),
+        tiles_(tiles),
         shape_(shape),
         blocking_(blocking),
         operands_(operands),
@@ -83,7 +85,11 @@ class Task {
     const int64_t count = m.end - m.begin;
     panels_ = kMaxPanels;
     while (panels_ > kernels_.main_panels && count > kernels_.max_rows[panels_ - 1]) --panels_;
-    const int64_t most = kernels_.max_rows[panels_ - 1];
+    int64_t most = kernels_.max_rows[panels_ - 1];
+    if (tiles_.registers() != nullptr) {
+      panels_ = kFewTilePanels;
+      most = kFewTileRows;
+    }
     const int64_t tiles = (count + most - 1) / most;
     height_ = count / tiles;
     higher_ = count % tiles;
@@ -120,7 +126,11 @@ class Task {
     tile.start = columns.start == nullptr ? nullptr : columns.start + column;
     tile.sums = sums;
     tile.flip = operands_.flip;
-    kernels_.tile[panels - 1][rows - 1](tile);
+    if (tiles_.registers() != nullptr) {
+      sum_by_tiles(tile, rows, panels);
+    } else {
+      kernels_.tile[panels - 1][rows - 1](tile);
+    }
     FinishTile last{};
     last.sums = sums;
     last.sums_step = panels * kPanel;
@@ -145,6 +155,19 @@ class Task {
     } else {
       activate(last);
     }
+  }
+
+  // The sums of a tile by tile registers (kernels/gemm/amx.h), for which a group of four bytes is a slot.
+  void sum_by_tiles(const Tile& tile, int64_t rows, int64_t panels) const {
+    graphopt::Tile slots{};
+    slots.a_rows = reinterpret_cast<const float* const*>(tile.a_rows);
+    slots.segments = tile.segments;
+    slots.depth = tile.groups;
+    slots.b = reinterpret_cast<const float*>(tile.b);
+    slots.b_panel = tile.b_panel / 4;
+    slots.columns = tile.columns;
+    tiles_.registers()->quads(slots, static_cast<int>(rows), static_cast<int>(panels),
+                              tile.flip ? Bytes::kFlipped : Bytes::kUnsigned, tile.start, tiles_.state(), tile.sums);
   }
 
   void activate(FinishTile& last) const {
@@ -177,6 +200,7 @@ class Task {
   }
 
   const Kernels& kernels_;
+  TileScope& tiles_;
   const Shape& shape_;
   const Blocking& blocking_;
   const Operands& operands_;
@@ -202,13 +226,15 @@ void run_products(const Shape& shape, const Finish& finish, const FinishPlan& pl
   const int64_t unit = shape.panels() >= 8 * grid.n ? kernels().main_panels : 1;
   const Blocking blocking = blocking_of(shape);
   const int64_t parts = grid.m * grid.n;
+  const TileRegisters* registers = tile_registers(Extension::kAmxInt8);
   auto body = [&](int64_t begin, int64_t end, int worker) {
+    TileScope tiles(registers);
     for (int64_t i = begin; i < end; ++i) {
       Operands operands;
       Rows rows;
       make(i / parts, operands, rows);
       Task<Rows> task(shape, blocking, operands, finish, plan, rows,
-                      scratch + blocking.bytes * static_cast<size_t>(worker));
+                      scratch + blocking.bytes * static_cast<size_t>(worker), tiles);
       task.run(part_of(shape.m, grid.m, i % parts / grid.n), part_of(shape.panels(), grid.n, i % grid.n, unit));
     }
   };

@@ -2,8 +2,13 @@
 // depthwise, both kinds of bytes, every finish.
 #include <bit>
 
+#include "kernels/gemm/amx.h"
 #include "kernels/int8/reference.h"
 #include "kernels_dense.h"
+
+namespace graphopt {
+extern const TileRegisters tile_registers_emulated;
+}  // namespace graphopt
 
 using namespace graphopt;
 using namespace graphopt::test;
@@ -319,5 +324,8 @@ int main() {
   test_int4();
   test_dense();
   test_depthwise();
+  test_extremes();
+  set_tile_registers(&tile_registers_emulated);  // as where there is AMX
+  test_dense();
   test_extremes();
 }
