@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from graphopt import __version__
@@ -29,6 +27,7 @@ from graphopt.errors import (
 from graphopt.ir import Graph, Node, clone, print_graph
 from graphopt.passes.pipelines import level
 from graphopt.rewrite import PassContext, Pipeline
+from graphopt.rewrite.names import join_names, split_names
 from graphopt.runtime.artifact import Artifact
 
 __all__ = [
@@ -144,8 +143,8 @@ def compile(
 
         def rebuild(kept: Sequence[str]) -> Artifact:
             chosen = Target.parse(target) if isinstance(target, str) else target
-            names = "+".join(filter(None, [chosen.option("exclude"), *kept]))
-            chosen = chosen.with_option("exclude", names)
+            names = {*split_names(chosen.option("exclude")), *kept}
+            chosen = chosen.with_option("exclude", join_names(names))
             return compile_graph(source, chosen, optimize=optimize, strict=strict)
 
         def checked(artifact: Artifact) -> dict[str, Any]:
@@ -384,25 +383,21 @@ def check(
     missing is not run: the result says why. Raises VerificationError naming an output that differs
     by more than that.
     """
-    from graphopt.runtime import load
+    from graphopt.runtime import open_artifact
     from graphopt.verify import compare, find_oracle, rounding_errors
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "check.gopt"
-        artifact.save(path)
-        try:
-            session = load(path)
-        except ToolchainError as error:
-            return {"skipped": str(error)}
-        oracle = find_oracle(model, source)
-        found = _runnable(oracle, source, inputs)
-        if found is None:
-            return {
-                "skipped": "the source model runs on none of the inputs tried; pass inputs of your "
-                "own"
-            }
-        inputs, expected = found
-        actual = session.run(inputs)
+    try:
+        session = open_artifact(artifact)
+    except ToolchainError as error:
+        return {"skipped": str(error)}
+    oracle = find_oracle(model, source)
+    found = _runnable(oracle, source, inputs)
+    if found is None:
+        return {
+            "skipped": "the source model runs on none of the inputs tried; pass inputs of your own"
+        }
+    inputs, expected = found
+    actual = session.run(inputs)
     results = compare(actual, expected, budget=budget)
     rounding: dict[str, float] = {}
     if not all(c.ok for c in results):

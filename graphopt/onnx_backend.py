@@ -13,10 +13,8 @@ makes anything that would be interpreted an error.
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -138,7 +136,7 @@ def _runner(graph: Graph, target: str, strict: bool = False) -> Runner:
 
         return lambda values: run_graph(graph, values)
     from graphopt.compiler import FallbackWarning, compile_graph
-    from graphopt.runtime import load
+    from graphopt.runtime import open_artifact
 
     for value in (*graph.inputs, *graph.outputs):
         if not isinstance(value.type, TensorType) or value.type.dtype is DType.STRING:
@@ -150,12 +148,7 @@ def _runner(graph: Graph, target: str, strict: bool = False) -> Runner:
             text = f"the reference interpreter runs the model: {reason}"
             warnings.warn(text, FallbackWarning, stacklevel=4)
             return _runner(graph, "reference")
-    artifact = compile_graph(graph, target, strict=strict)
-    with tempfile.TemporaryDirectory(prefix="graphopt-") as folder:
-        path = Path(folder) / "model.gopt"
-        artifact.save(path)
-        # The mapping keeps the file's contents when its name goes.
-        session = load(path)
+    session = open_artifact(compile_graph(graph, target, strict=strict))
     inputs, outputs = [v.name for v in graph.inputs], graph.output_names
 
     def run(values: list[Any]) -> list[Any]:

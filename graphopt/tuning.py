@@ -9,11 +9,9 @@ measurement; the whole model with all winners must be faster, too.
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from graphopt.backends.choices import Alternative
@@ -148,22 +146,18 @@ def measure(
     """A race by the real runtime, on arrays by input name."""
 
     def race(a: Build, b: Build, seconds: float) -> tuple[list[Turn], list[Turn]]:
-        from graphopt.runtime import load
+        from graphopt.runtime import open_artifact
 
-        with tempfile.TemporaryDirectory(prefix="graphopt-tune-") as folder:
-            sessions = []
-            for index, build in enumerate((a, b)):
-                file = Path(folder) / f"{index}.gopt"
-                build.artifact.save(file)
-                sessions.append(load(file, threads=threads))
-                _turn(sessions[-1], inputs)
-            turns: tuple[list[Turn], list[Turn]] = ([], [])
-            end = clock() + seconds
-            while len(turns[0]) < _TURNS or clock() < end:
-                # Who goes first changes, so that a drift falls on both.
-                order = (0, 1) if len(turns[0]) % 2 == 0 else (1, 0)
-                for index in order:
-                    turns[index].append(_turn(sessions[index], inputs))
+        sessions = [open_artifact(build.artifact, threads) for build in (a, b)]
+        for session in sessions:
+            _turn(session, inputs)
+        turns: tuple[list[Turn], list[Turn]] = ([], [])
+        end = clock() + seconds
+        while len(turns[0]) < _TURNS or clock() < end:
+            # Who goes first changes, so that a drift falls on both.
+            order = (0, 1) if len(turns[0]) % 2 == 0 else (1, 0)
+            for index in order:
+                turns[index].append(_turn(sessions[index], inputs))
         return turns
 
     return race
@@ -173,18 +167,15 @@ def first_runnable(
     build: Build, candidates: Iterable[Mapping[str, Any]]
 ) -> Mapping[str, Any] | None:
     """The first of ``candidates`` that a build runs on; None when it takes none of them."""
-    from graphopt.runtime import load
+    from graphopt.runtime import open_artifact
 
-    with tempfile.TemporaryDirectory(prefix="graphopt-tune-") as folder:
-        file = Path(folder) / "default.gopt"
-        build.artifact.save(file)
-        session = load(file)
-        for inputs in candidates:
-            try:
-                session.run(inputs)
-            except GraphoptError:
-                continue
-            return inputs
+    session = open_artifact(build.artifact)
+    for inputs in candidates:
+        try:
+            session.run(inputs)
+        except GraphoptError:
+            continue
+        return inputs
     return None
 
 

@@ -97,10 +97,11 @@ def compile_command(
     """Compile MODEL to an artifact that runs without ONNX, TVM or PyTorch."""
     import graphopt.compiler as compiler
     from graphopt.backends.base import Target
+    from graphopt.rewrite.names import join_names
 
     options = {
         "exact": "on" if exact else "",
-        "exclude": "+".join(exclude or ()),
+        "exclude": join_names(exclude or ()),
         "arch": "+".join(filter(None, (arch or "").split(","))),
         "toolkit": toolkit or "",
     }

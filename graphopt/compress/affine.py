@@ -101,23 +101,20 @@ def activation_grid(
     return Grid(np.array(scale, np.float32), np.array(zero, dtype.numpy), dtype)
 
 
-def channel_grid(
-    weight: Array, axis: int | None, dtype: DType = DType.I8, *, limit: Array | None = None
-) -> Grid:
-    """The symmetric grid of a weight: a scale for each index of ``axis``, or one for all of it.
+def channel_grid(weight: Array, axis: int | None, bits: int = 8) -> Grid:
+    """The symmetric grid of a weight, of i8: a scale for each index of ``axis``, or one for all of
+    it; of the integers, those that ``bits`` (2 to 8) hold are used.
 
-    ``limit`` is the largest magnitude a channel that the grid holds; by default the weight's own. A
-    channel of zeros, for which any scale does, gets one as large as the others have. Integers keep
-    to ``[-most, most]``, so that negation is exact.
+    A channel of zeros, for which any scale does, gets one as large as the others have. Integers
+    keep to ``[-most, most]``, so that negation is exact.
     """
-    _, most = integer_range(dtype)
-    if limit is None:
-        others = None if axis is None else tuple(i for i in range(weight.ndim) if i != axis)
-        limit = np.abs(weight).max(axis=others, initial=0.0)
+    most = (1 << (bits - 1)) - 1
+    others = None if axis is None else tuple(i for i in range(weight.ndim) if i != axis)
+    limit = np.abs(weight).max(axis=others, initial=0.0)
     scale = np.asarray(limit, np.float64) / most
     usual = float(np.median(scale[scale > _SMALLEST])) if np.any(scale > _SMALLEST) else 1.0
     scale = np.where(scale > _SMALLEST, scale, usual).astype(np.float32)
-    return Grid(scale, np.zeros(scale.shape, dtype.numpy), dtype, axis or 0)
+    return Grid(scale, np.zeros(scale.shape, np.int8), DType.I8, axis or 0)
 
 
 def block_grid(weight: Array, axis: int, block: int, dtype: DType, *, symmetric: bool) -> Grid:

@@ -29,7 +29,6 @@ class Histogram:
         self.high = -math.inf
         self.count = 0
         self.broken = 0
-        self.total = 0.0
         self._exponent: int | None = None
         self._first = 0
         self._counts: Array = np.zeros(0, np.int64)
@@ -47,7 +46,6 @@ class Histogram:
             return
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.count += flat.size
-        self.total += float(flat.sum(dtype=np.float64))
         self._grow()
         assert self._exponent is not None
         # Powers of two divide exactly.
@@ -78,11 +76,6 @@ class Histogram:
         if before or after:
             self._counts = np.pad(self._counts, (before, after))
             self._first -= before
-
-    @property
-    def mean(self) -> float:
-        """Of all finite numbers; 0 of none."""
-        return self.total / self.count if self.count else 0.0
 
     @property
     def width(self) -> float:

@@ -16,11 +16,9 @@ Array = np.ndarray[Any, Any]
 
 @dataclass
 class Channels:
-    """Sums, extremes and magnitudes for each index of ``axis``, over all that was added."""
+    """Extremes and magnitudes for each index of ``axis``, over all that was added."""
 
     axis: int
-    count: int = 0
-    sums: Array | None = None
     lows: Array | None = None
     highs: Array | None = None
 
@@ -28,21 +26,12 @@ class Channels:
         """Takes in a tensor of any batch."""
         axis = self.axis % x.ndim
         others = tuple(i for i in range(x.ndim) if i != axis)
-        sums = x.sum(axis=others, dtype=np.float64)
         lows, highs = x.min(axis=others), x.max(axis=others)
-        self.count += x.size // x.shape[axis]
-        if self.sums is None or self.lows is None or self.highs is None:
-            self.sums, self.lows, self.highs = sums, lows, highs
+        if self.lows is None or self.highs is None:
+            self.lows, self.highs = lows, highs
             return
-        self.sums = self.sums + sums
         self.lows = np.minimum(self.lows, lows)
         self.highs = np.maximum(self.highs, highs)
-
-    @property
-    def means(self) -> Array:
-        """The mean of each channel, f64."""
-        assert self.sums is not None
-        return self.sums / max(self.count, 1)
 
     @property
     def magnitudes(self) -> Array:

@@ -17,8 +17,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from graphopt.ir import DType, Graph, Node, TensorType, Value, static_shape
+from graphopt.rewrite import Refusal
 
-__all__ = ["Layer", "Placement", "layers_of", "place"]
+__all__ = ["Layer", "Placement", "layer_of", "layers_of", "place"]
 
 # Ops whose result consists of elements of operand 0.
 MOVES = frozenset(
@@ -67,6 +68,11 @@ class Layer:
         found = self.node.input(self.weight)
         assert found is not None
         return found
+
+    @property
+    def summed_axis(self) -> int:
+        """The axis of the weights of a Gemm or MatMul that products are summed over."""
+        return 1 if self.node.is_a("Gemm") and self.node.attr("transB") else 0
 
 
 @dataclass
@@ -138,6 +144,14 @@ def layers_of(graph: Graph) -> list[Layer]:
             name = node.output.name
         taken.add(name)
         found.append(Layer(node, name, shape[0], 1, _bias(node)))
+    return found
+
+
+def layer_of(node: Node) -> Layer | Refusal:
+    """The layer that ``node`` is, or why it is none."""
+    found = next((layer for layer in layers_of(node.graph) if layer.node is node), None)
+    if found is None:
+        return Refusal(lambda: f"{node.op.qualified} is no layer with constant weights", node)
     return found
 
 

@@ -54,7 +54,7 @@ def npz_samples(path: Path, graph: Graph, batch: int = 1) -> Samples:
 
     Raises InputError naming the file for one that cannot be read or does not fit the model.
     """
-    with _reading(path) as stack:
+    with _Reading(path) as stack:
         arrays = _open(path, stack)
         labels = arrays.pop(LABELS, None) if LABELS not in {v.name for v in graph.inputs} else None
         plan = ChunkPlan(graph, arrays, batch, f"'{path}'")
@@ -63,7 +63,7 @@ def npz_samples(path: Path, graph: Graph, batch: int = 1) -> Samples:
             raise InputError(f"'{path}': {list(labels.shape)} labels for {wanted} entries")
 
     def make() -> Iterator[Sample]:
-        with _reading(path) as stack:
+        with _Reading(path) as stack:
             rows = _open(path, stack)
             found = rows.pop(LABELS, None) if labels is not None else None
             for index in range(plan.count):
@@ -82,7 +82,7 @@ def npz_samples(path: Path, graph: Graph, batch: int = 1) -> Samples:
     return Samples(make, path.name, plan.count)
 
 
-class _reading(ExitStack):
+class _Reading(ExitStack):
     """An exit stack whose body's failures to read the file become InputError."""
 
     def __init__(self, path: Path) -> None:

@@ -66,7 +66,7 @@ class MergeProducts(Pass):
             if isinstance(branch, _Branch):
                 groups.setdefault(_key(branch), []).append(branch)
         for branches in groups.values():
-            if self._pays(branches):
+            if self._objection(branches) is None:
                 self._merge(graph, branches, ctx)
                 changed = True
         return changed
@@ -80,14 +80,10 @@ class MergeProducts(Pass):
         assert x is not None
         found = [self._branch(user) for user in x.users]
         alike = [b for b in found if isinstance(b, _Branch) and _key(b) == key]
-        if self._pays(alike):
+        objection = self._objection(alike)
+        if objection is None:
             return None
-        return Refusal(
-            lambda: (
-                f"{len(alike)} product(s) of {x!r} are alike: a split would leave no fewer nodes"
-            ),
-            node,
-        )
+        return Refusal(lambda: f"{len(alike)} product(s) of {x!r} are alike: {objection}", node)
 
     def _branch(self, node: Node) -> _Branch | Refusal:
         branch = _branch(node)
@@ -97,16 +93,16 @@ class MergeProducts(Pass):
                 return Refusal(lambda: f"not only attentions read {end!r}", node)
         return branch
 
-    def _pays(self, branches: list[_Branch]) -> bool:
-        if len(branches) < 2:
-            return False
+    def _objection(self, branches: list[_Branch]) -> str | None:
+        """Why branches that are alike are not merged."""
+        fewer = len(branches) * len(branches[0].nodes) > len(branches[0].nodes) + 1
+        if len(branches) < 2 or not (fewer or self.readers == "attention"):
+            return "a split would leave no fewer nodes"
         size = sum(_elements(branch.node) for branch in branches)
         if self.max_elements and size > self.max_elements:
-            return False
-        if self.keep and _weight_names(branches) & split_names(self.keep):
-            return False
-        fewer = len(branches) * len(branches[0].nodes) > len(branches[0].nodes) + 1
-        return fewer or self.readers == "attention"
+            return f"their matrices have {size} elements, more than {self.max_elements}"
+        kept = sorted(_weight_names(branches) & split_names(self.keep))
+        return f"'{kept[0]}' is to be kept apart" if kept else None
 
     def _merge(self, graph: Graph, branches: list[_Branch], ctx: PassContext) -> None:
         nodes = [node for branch in branches for node in branch.nodes]

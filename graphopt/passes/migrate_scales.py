@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphopt.compress.placement import Layer, layers_of
+from graphopt.compress.placement import Layer, layer_of, layers_of
 from graphopt.errors import OptionError
 from graphopt.ir import Builder, Graph, Node, Value
 from graphopt.rewrite import Pass, PassContext, Refusal, record_edit
@@ -65,7 +65,7 @@ class MigrateScales(Pass):
         for layer in layers:
             constant = layer.weights.constant
             assert constant is not None
-            turned = factors if _summed_axis(layer) == 1 else factors[:, None]
+            turned = factors if layer.summed_axis == 1 else factors[:, None]
             weights.append(op.constant(constant.array * turned, layer.weights.name))
         nodes = [layer.node for layer in layers]
         record_edit(ctx.log, self.name, "MigrateScale", [], [*op.created, *nodes], start=start)
@@ -81,18 +81,12 @@ class MigrateScales(Pass):
         count = len(dict(self.scales).get(layer.input.name, ()))
         if not count:
             return Refusal(f"there are no factors for %{layer.input.name}", layer.input)
-        rows = constant.array.shape[_summed_axis(layer)]
+        rows = constant.array.shape[layer.summed_axis]
         if count != rows:
             return Refusal(f"there are {count} factors for {rows} rows", layer.weights)
         return None
 
     def refuses(self, node: Node) -> Refusal | None:
         """Why a product stays as it is."""
-        layer = next((x for x in layers_of(node.graph) if x.node is node), None)
-        if layer is None:
-            return Refusal(lambda: f"{node.op.qualified} is no layer with constant weights", node)
-        return self._refusal(layer)
-
-
-def _summed_axis(layer: Layer) -> int:
-    return 1 if layer.node.is_a("Gemm") and layer.node.attr("transB") else 0
+        layer = layer_of(node)
+        return layer if isinstance(layer, Refusal) else self._refusal(layer)

@@ -52,12 +52,14 @@ class SplitSlices(Pass):
         source = node.input(0)
         if not node.is_a("Slice") or source is None:
             return Refusal("it is no Slice", node)
+        cuts = read_cuts(node)
+        if cuts is not None and len(cuts) > 1:
+            return Refusal(lambda: f"it cuts {len(cuts)} axes at once", node)
         last: Refusal | None = Refusal("the rank is not known", source)
         for axis in range(source.tensor.rank or 0):
             found = parts_of(node.graph, source, axis)
             if not isinstance(found, Refusal):
                 return None
-            cuts = read_cuts(node)
             if axis == 0 or (cuts and any(c.axis == axis for c in cuts)):
                 last = found
         return last

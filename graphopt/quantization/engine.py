@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Collection, Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from graphopt.compiler import FallbackWarning, compile_graph
-from graphopt.ir import Graph, Value, clone, copy_nodes
-from graphopt.passes import parse_pipeline
-from graphopt.runtime import load
+from graphopt.ir import Graph, Value, copy_nodes
+from graphopt.runtime import open_artifact
 
 __all__ = ["Engine", "with_outputs"]
 
 Array = np.ndarray[Any, Any]
-# Weights of any size are dequantized once, not in every run.
-_FOLD = "fold-constants{max_bytes=1073741824},eliminate-dead"
 
 
 class Engine:
-    """A graph that runs. What quantized weights stand for is computed once: results are those of
-    the graph up to the order of sums, at the speed of floats."""
+    """A graph that runs as a compile for the CPU makes it run, what is quantized on integer kernels
+    where there are some; without the code generator, in the interpreter."""
 
     def __init__(self, graph: Graph, threads: int | None = None) -> None:
-        folded = clone(graph)
-        parse_pipeline(_FOLD)(folded)
         target = "cpu" if find_spec("tvm") is not None else "reference"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FallbackWarning)
-            artifact = compile_graph(folded, target)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.gopt"
-            artifact.save(path)
-            self.session = load(path, threads=threads)
+            self.session = open_artifact(compile_graph(graph, target), threads)
 
     def run(self, feed: Mapping[str, Any]) -> dict[str, Array]:
         """Outputs by name. Raises InputError and ExecutionError."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from graphopt.compiler import FallbackWarning, compile_graph
 from graphopt.ir import Graph
-from graphopt.runtime import Session, load
+from graphopt.runtime import Session, open_artifact
 
 __all__ = ["measure_gain"]
 
@@ -52,11 +50,7 @@ def measure_gain(before: Graph, after: Graph, feed: Mapping[str, Any]) -> dict[s
 def _session(graph: Graph) -> Session:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FallbackWarning)
-        artifact = compile_graph(graph, "cpu")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.gopt"
-        artifact.save(path)
-        return load(path)
+        return open_artifact(compile_graph(graph, "cpu"))
 
 
 def _median(session: Session, feed: Mapping[str, Any]) -> float:

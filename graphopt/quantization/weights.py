@@ -14,11 +14,7 @@ from graphopt.compress.rounding import least_squares_codes
 from graphopt.data import Samples, find_metric
 from graphopt.errors import UnsupportedError
 from graphopt.ir import Graph, Node
-from graphopt.passes.lossy.lossy_quantize_weights import (
-    LossyQuantizeWeights,
-    group_type,
-    summed_axis,
-)
+from graphopt.passes.lossy.lossy_quantize_weights import LossyQuantizeWeights, group_type
 from graphopt.quantization.calibrate import observe
 from graphopt.quantization.config import WEIGHTS_ALONE, QuantizeConfig
 from graphopt.quantization.engine import Engine
@@ -83,7 +79,7 @@ class Weights:
     def _solve(self, layer: Layer, gram: Array) -> Array:
         constant = layer.weights.constant
         assert constant is not None
-        turned = summed_axis(layer) == 1
+        turned = layer.summed_axis == 1
         weight = constant.array.T if turned else constant.array
         dtype = group_type(self.bits, self.config.zeros)
         grid = block_grid(weight, 0, self.config.group, dtype, symmetric=not self.config.zeros)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from graphopt.runtime.session import ProfileRow, Session, TensorSpec, load
+from graphopt.runtime.session import ProfileRow, Session, TensorSpec, load, open_artifact
 
 if TYPE_CHECKING:
     from graphopt.runtime.artifact import Artifact
 
-__all__ = ["Artifact", "ProfileRow", "Session", "TensorSpec", "load"]
+__all__ = ["Artifact", "ProfileRow", "Session", "TensorSpec", "load", "open_artifact"]
 
 
 def __getattr__(name: str) -> Any:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from graphopt.runtime.artifact import Artifact
 
-__all__ = ["ProfileRow", "Session", "TensorSpec", "load"]
+__all__ = ["ProfileRow", "Session", "TensorSpec", "load", "open_artifact", "to_array"]
 
 Array = npt.NDArray[Any]
 # What an input may be: arrays, anything that speaks DLPack, Python numbers and lists of them.
@@ -279,6 +279,20 @@ def load(path: str | os.PathLike[str] | bytes, threads: int | None = None) -> Se
     return Session(path, threads)
 
 
+def open_artifact(artifact: Artifact, threads: int | None = None) -> Session:
+    """A session on an artifact that is saved nowhere, with weights mapped as those of a file are.
+
+    Raises what :func:`load` does.
+    """
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="graphopt-") as folder:
+        path = Path(folder) / "model.gopt"
+        artifact.save(path)
+        # What is mapped stays when its name goes.
+        return load(path, threads)
+
+
 def _is_cuda(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as an artifact with a CUDA program does. Nothing is checked here: the
     loader of either kind does."""
@@ -316,6 +330,7 @@ def _listing(what: str, specs: Sequence[TensorSpec]) -> str:
 
 
 def to_array(value: ArrayLike, spec: TensorSpec) -> Array:
+    """What a caller gave for an input, as an array; arrays pass as they are. Raises InputError."""
     if isinstance(value, np.ndarray):
         return value
     try:

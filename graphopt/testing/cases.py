@@ -9,8 +9,8 @@ A file opens with a comment that says what the pass does. Each case is::
     graph @main(%x: f32[N]) -> (%y) { ... }
 
 or, where nothing may change, ``// UNCHANGED: RuleName at %value: part of the reason`` in place of
-``// EXPECT:`` and its graph (``// UNCHANGED: reason`` for a pass that is not made of rules).
-Before the first graph may stand
+``// EXPECT:`` and its graph (for a pass that is not made of rules, ``// UNCHANGED: part of the
+reason``, if it gives any). Before the first graph may stand
 
 - ``// TOLERANCE: 1e-6``: the relative L2 error allowed; without it results are equal to the bit;
 - ``// SIZES: N=2, H=5``: values of symbols (3 by default);
@@ -213,6 +213,7 @@ def _check_settled(pipeline: Pipeline, graph: Graph) -> None:
 def _check_reason(wanted: str, pipeline: Pipeline, graph: Graph) -> None:
     rules = {rule.name: rule for item in _leaves(pipeline) for rule in _rules(item, graph)}
     if not rules:
+        _check_refusals(wanted, pipeline, graph)
         return
     match = _REASON.match(wanted)
     if match is None:
@@ -225,6 +226,15 @@ def _check_reason(wanted: str, pipeline: Pipeline, graph: Graph) -> None:
         raise Failure(f"{rule.name} matches {node!r}")
     if match["reason"] not in refusal.text:
         raise Failure(f"{rule.name} refuses {node!r} because: {refusal.text}")
+
+
+def _check_refusals(wanted: str, pipeline: Pipeline, graph: Graph) -> None:
+    """Passes without rules: one of those that give reasons gives this one, at some node."""
+    telling = [item for item in _leaves(pipeline) if type(item).refuses is not Pass.refuses]
+    found = [item.refuses(node) for item in telling for node in graph.walk()]
+    texts = [refusal.text for refusal in found if refusal is not None]
+    if telling and not any(wanted in text for text in texts):
+        raise Failure(f"nothing is refused because: {wanted}\n--- but because\n" + "\n".join(texts))
 
 
 def _leaves(item: Pass) -> list[Pass]:

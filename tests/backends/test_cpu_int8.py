@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from graphopt.verify.compare import relative_error
 from tests.backends.pipe import Net, compiled, kernels, loaded, onnxruntime_outputs
 
 Array = np.ndarray[Any, Any]
@@ -68,7 +69,7 @@ def _check(net: Net, wanted: dict[str, int]) -> list[Array]:
     ):
         assert np.array_equal(mine, again)
         if mine.dtype.kind == "f":
-            np.testing.assert_allclose(mine, right, rtol=1e-5, atol=1e-4)
+            assert relative_error(mine, right) <= 1e-5
             continue
         distance = np.abs(mine.astype(np.int32) - right.astype(np.int32))
         assert distance.max(initial=0) <= 1

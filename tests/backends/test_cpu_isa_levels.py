@@ -125,10 +125,8 @@ def _run(folder: Path, level: str) -> tuple[list[str], dict[str, dict[str, Any]]
     return done.stdout.split("\n")[:-1], outputs
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", [x for x in LEVELS if x in _native.isa_levels()])
 def test_every_level_computes_the_same(folder: Path, level: str) -> None:
-    if level not in _native.isa_levels():
-        pytest.skip(f"this processor has no {level}")
     used, outputs = _run(folder, level)
     for name, found in zip(NETS, used, strict=True):
         members = Artifact.load(folder / f"{name}.gopt").members

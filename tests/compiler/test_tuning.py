@@ -16,6 +16,7 @@ from graphopt.backends.cpu.cost import default_panels, direct, product, winograd
 from graphopt.errors import OptionError
 from graphopt.runtime.artifact import Artifact
 from graphopt.tuning import Build, Turn, faster, tune
+from graphopt.verify.compare import relative_error
 from tests.backends.pipe import Net, host_level
 
 TARGET = f"cpu{{levels={host_level()}}}"
@@ -183,6 +184,6 @@ def test_every_choice_gives_the_same_numbers(tmp_path: Path) -> None:
         assert bool(marked) == (choice not in ("direct", "winograd"))
         (got,) = graphopt.load(file).run(feeds).values()
         if choice == "direct":
-            assert np.allclose(got, want, rtol=1e-4, atol=1e-5)
+            assert relative_error(got, want) <= 1e-5
         else:
             assert np.array_equal(got, want)

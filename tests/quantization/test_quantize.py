@@ -26,6 +26,14 @@ from tests.cli.conftest import Cli
 from tests.cli.conftest import cli as cli
 
 RNG = np.random.default_rng(3)
+
+
+@pytest.fixture(autouse=True)
+def _own_numbers() -> None:
+    """Each test draws the same numbers, whichever tests ran before it."""
+    RNG.bit_generator.state = np.random.default_rng(3).bit_generator.state
+
+
 NET = """graph @main(%x: f32[N, 3, 12, 12]) -> (%y) {
   %w1 = const f32[8, 3, 3, 3] seed(1)
   %b1 = const f32[8] seed(2)
@@ -322,13 +330,15 @@ def test_least_squares_of_white_inputs_are_the_nearest() -> None:
 
 def test_columns_that_stick_out_move_into_the_weights() -> None:
     source = parse(DENSE)
-    held, feed = correlated(40), correlated(20)
-    for arrays in (held, feed):
+    # The error is that on the calibration data: clamping elsewhere would hide how fine grids are.
+    feed, other = correlated(40), correlated(8)
+    for arrays in (feed, other):
         arrays["x"][:, 7] *= 60
     exact = run_graph(source, feed)[0]
     errors = {}
     for migrate in (False, None):
-        found = quantize(source, held, quick(migrate=migrate, max_drop=None))
+        config = quick(migrate=migrate, max_drop=None)
+        found = quantize(source, feed, config, evaluation=other)
         errors[migrate] = np.linalg.norm(run_graph(found.graph, feed)[0] - exact)
     assert errors[None] < 0.5 * errors[False]
     assert migration_factors(np.ones(8)) is None

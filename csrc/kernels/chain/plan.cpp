@@ -96,9 +96,7 @@ ChainGeometry chain_geometry(const Chain& chain, const Tensor& x, const Tensor& 
     e.merged = merges_taps(w, chain.cin);
     g.lines_in = e.out[1];
     g.columns_in = e.out[2];
-    constexpr Dims3 kOnes{1, 1, 1};
-    constexpr Dims3 kZeros{0, 0, 0};
-    g.plain = w.kernel == kOnes && w.stride == kOnes && w.begin == kZeros && w.end == kZeros;
+    g.plain = w.is_plain();
   }
   g.lines = y.dim(1);
   g.columns = y.dim(2);

@@ -43,7 +43,7 @@ class ConvKernel final : public Kernel {
     const Halves halves = this->halves(inputs, operand(outputs, 0));
     const size_t scratch = gemm_scratch_bytes(shape(g, halves)) * static_cast<size_t>(threads);
     const size_t pairs = rounds_first(halves.x) ? pairs_bytes(positions(g), cin_) : 0;
-    return pairs + (is_plain(g) ? 0 : zeros_bytes(g)) + scratch;
+    return pairs + (window_.is_plain() ? 0 : zeros_bytes(g)) + scratch;
   }
 
   void run(KernelArgs& args) const override {
@@ -82,7 +82,7 @@ class ConvKernel final : public Kernel {
         operands.residual = shape.residual_half ? residual.data : residual.ptr<float>() + group * cout;
       }
     };
-    if (is_plain(g)) {
+    if (window_.is_plain()) {
       run_gemms<DenseRows>(shape, epilogue_, group_, args.parallel, workspace,
                            [&](int64_t group, GemmOperands& operands, DenseRows& rows) {
                              describe(group, operands);
@@ -118,14 +118,6 @@ class ConvKernel final : public Kernel {
   }
 
   [[nodiscard]] static int64_t positions(const ConvGeometry& g) { return g.batch * volume(g.in); }
-
-  // One tap on every position: X is the matrix.
-  [[nodiscard]] static bool is_plain(const ConvGeometry& g) {
-    const Window& w = g.window;
-    constexpr Dims3 kOnes{1, 1, 1};
-    constexpr Dims3 kZeros{0, 0, 0};
-    return w.kernel == kOnes && w.stride == kOnes && w.begin == kZeros && w.end == kZeros;
-  }
 
   // Which operands hold bfloat16 numbers.
   struct Halves {
@@ -163,7 +155,7 @@ class ConvKernel final : public Kernel {
       shape.depth = g.segments() * pairs_of(g.depth());
     }
     shape.copy_rows = shape.rounded == 0 && shape.segments == 1 && !g.merged &&
-                      copies_rows(shape, g.channels * (is_plain(g) ? 1 : window_.stride[2]));
+                      copies_rows(shape, g.channels * (window_.is_plain() ? 1 : window_.stride[2]));
     return shape;
   }
 

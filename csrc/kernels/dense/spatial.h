@@ -22,6 +22,12 @@ struct Window {
   [[nodiscard]] int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
   // From a window's first input to one behind its last.
   [[nodiscard]] int64_t extent(size_t axis) const { return dilation[axis] * (kernel[axis] - 1) + 1; }
+  // One tap on every position: X is the matrix of a product.
+  [[nodiscard]] bool is_plain() const {
+    constexpr Dims3 kOnes{1, 1, 1};
+    constexpr Dims3 kZeros{0, 0, 0};
+    return kernel == kOnes && stride == kOnes && begin == kZeros && end == kZeros;
+  }
 };
 
 // Reads kernel_shape, and strides, dilations and pads where present. Throws Error on nonsense.

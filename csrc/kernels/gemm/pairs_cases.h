@@ -65,7 +65,9 @@ inline void check_pairs_gemm(int64_t m, int64_t k, int64_t n, const std::string&
   CHECK(relative_error(got, {want.begin(), want.end()}) <= kTolerance);
 }
 
-inline void check_pairs_conv(int64_t size, int64_t cin, int64_t cout, int64_t kernel, int64_t stride, int64_t pad) {
+// Merged: pairs run through the taps of a line, for few channels.
+inline void check_pairs_conv(int64_t size, int64_t cin, int64_t cout, int64_t kernel, int64_t stride, int64_t pad,
+                             bool merged = false) {
   Attrs attrs;
   attrs.set("kernel_shape", Ints{kernel, kernel});
   attrs.set("strides", Ints{stride, stride});
@@ -86,39 +88,16 @@ inline void check_pairs_conv(int64_t size, int64_t cin, int64_t cout, int64_t ke
   const Operand plain = f32({static_cast<int64_t>(packed.size())}, packed);
   const auto want = run_everywhere("conv", attrs, {f32(x_shape, rounded(x)), plain, bias}, y_shape);
   attrs.set("bf16", int64_t{1});
-  const int64_t half = (cin + 1) / 2;
-  packed.resize(packed_conv_size(cout, half, taps, 1));
-  pack_conv(pairs_along(w, cout, cin, taps).data(), cout, half, taps, 1, packed.data());
+  if (merged) {
+    attrs.set("merged", int64_t{1});
+    // [panel][line of taps][tap of the line and channel][16 columns]
+    packed = pairs_along(packed, (cout + 15) / 16 * kernel, kernel * cin, 16);
+  } else {
+    const int64_t half = (cin + 1) / 2;
+    packed.resize(packed_conv_size(cout, half, taps, 1));
+    pack_conv(pairs_along(w, cout, cin, taps).data(), cout, half, taps, 1, packed.data());
+  }
   const auto got = run_everywhere("conv", attrs, {f32(x_shape, x), packed_pairs(packed), bias}, y_shape);
-  CHECK(relative_error(got, {want.begin(), want.end()}) <= kTolerance);
-}
-
-// A convolution of few channels, whose pairs run through the taps of a line.
-inline void check_merged_conv(int64_t size, int64_t cin, int64_t cout, int64_t kernel, int64_t stride, int64_t pad) {
-  Attrs attrs;
-  attrs.set("kernel_shape", Ints{kernel, kernel});
-  attrs.set("strides", Ints{stride, stride});
-  attrs.set("pads", Ints{pad, pad, pad, pad});
-  attrs.set("cin", cin);
-  attrs.set("cout", cout);
-  attrs.set("activation", std::string("relu"));
-  const int64_t taps = kernel * kernel;
-  const int64_t out = (size + 2 * pad - kernel) / stride + 1;
-  const Ints x_shape{2, size, size, cin};
-  const Ints y_shape{2, out, out, cout};
-  Random random(static_cast<uint64_t>(size + 100 * cin + 10000 * cout));
-  const auto x = random.floats(2 * size * size * cin);
-  const auto w = rounded(random.floats(cout * cin * taps));
-  const Operand bias = f32({cout}, random.floats(cout));
-  std::vector<float> packed(packed_conv_size(cout, cin, taps, 1));
-  pack_conv(w.data(), cout, cin, taps, 1, packed.data());
-  const Operand plain = f32({static_cast<int64_t>(packed.size())}, packed);
-  const auto want = run_everywhere("conv", attrs, {f32(x_shape, rounded(x)), plain, bias}, y_shape);
-  attrs.set("bf16", int64_t{1});
-  attrs.set("merged", int64_t{1});
-  // [panel][line of taps][tap of the line and channel][16 columns]
-  const Operand pairs = packed_pairs(pairs_along(packed, (cout + 15) / 16 * kernel, kernel * cin, 16));
-  const auto got = run_everywhere("conv", attrs, {f32(x_shape, x), pairs, bias}, y_shape);
   CHECK(relative_error(got, {want.begin(), want.end()}) <= kTolerance);
 }
 

@@ -31,8 +31,8 @@ void test_pairs() {
     check_pairs_conv(9, cin, 37, 3, 1, 1);
     check_pairs_conv(10, cin, 16, 5, 2, 2);
   }
-  check_merged_conv(19, 3, 20, 3, 2, 1);
-  check_merged_conv(18, 3, 37, 7, 2, 3);
+  check_pairs_conv(19, 3, 20, 3, 2, 1, true);
+  check_pairs_conv(18, 3, 37, 7, 2, 3, true);
   for (int64_t m : {1, 17, 40}) {
     check_half_gemm(m, 34, 70, "relu", 1);
     check_half_gemm(m, 66, 20, "gelu", 2);

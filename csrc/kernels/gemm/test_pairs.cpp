@@ -86,9 +86,9 @@ int main() {
     check_pairs_conv(10, cin, 16, 5, 2, 2);
   }
   for (int64_t cin : {1, 3, 6}) {
-    check_merged_conv(19, cin, 20, 3, 2, 1);
-    check_merged_conv(18, cin, 37, 7, 2, 3);
-    check_merged_conv(16, cin, 16, 4, 4, 0);
+    check_pairs_conv(19, cin, 20, 3, 2, 1, true);
+    check_pairs_conv(18, cin, 37, 7, 2, 3, true);
+    check_pairs_conv(16, cin, 16, 4, 4, 0, true);
   }
   test_halves();
   test_errors();

@@ -76,7 +76,7 @@ class ConvInt8 final : public Kernel {
       operands.c = static_cast<std::byte*>(y.data) + group * cout * size_of(finish);
       operands.flip = flip;
     };
-    if (is_plain(g)) {
+    if (window_.is_plain()) {
       int8::run_products<int8::DenseRows>(shape, finish, plan_, group_, args.parallel, scratch,
                                           [&](int64_t group, int8::Operands& operands, int8::DenseRows& rows) {
                                             describe(group, operands);
@@ -118,14 +118,6 @@ class ConvInt8 final : public Kernel {
     g.out_channels = cout_;
     g.merged = merged_;
     return g;
-  }
-
-  // One tap on every position: X is the matrix.
-  [[nodiscard]] static bool is_plain(const ConvGeometry& g) {
-    const Window& w = g.window;
-    constexpr Dims3 kOnes{1, 1, 1};
-    constexpr Dims3 kZeros{0, 0, 0};
-    return w.kernel == kOnes && w.stride == kOnes && w.begin == kZeros && w.end == kZeros;
   }
 
   [[nodiscard]] int8::Shape shape(const ConvGeometry& g) const {

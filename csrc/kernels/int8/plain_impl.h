@@ -115,17 +115,7 @@ void depthwise(const Finish& f, const DepthwiseLine& l) {
         }
       }
       const int64_t at = column * l.channels + channel;
-      FinishTile t{};
-      t.sums = sums;
-      t.sums_step = kBlock;
-      t.rows = 1;
-      t.columns = count;
-      t.c_rows = &at;
-      t.scale = l.scale + channel;
-      t.offset = l.offset == nullptr ? nullptr : l.offset + channel;
-      t.c = l.c;
-      t.residual = l.residual;
-      finish(f, t);
+      finish(f, position_tile(l, sums, channel, kBlock, &at));
     }
   }
 }

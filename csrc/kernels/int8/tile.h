@@ -104,6 +104,23 @@ struct DepthwiseLine {
   const void* residual;  // may be null
 };
 
+// What finish() takes for the sums of up to `count` channels at one position of a line. Of internal linkage, as files
+// for several instruction sets include this.
+static inline FinishTile position_tile(const DepthwiseLine& line, const int32_t* sums, int64_t channel, int64_t count,
+                                       const int64_t* at) {
+  FinishTile t{};
+  t.sums = sums;
+  t.sums_step = count;
+  t.rows = 1;
+  t.columns = line.channel_end - channel < count ? line.channel_end - channel : count;
+  t.c_rows = at;
+  t.scale = line.scale + channel;
+  t.offset = line.offset == nullptr ? nullptr : line.offset + channel;
+  t.c = line.c;
+  t.residual = line.residual;
+  return t;
+}
+
 // What one instruction set offers. Index [panels - 1][rows - 1]; null where the tile does not fit the
 // registers.
 struct Kernels {

@@ -58,29 +58,15 @@ void tile(const Tile& t) {
   for (int p = 0; p < Panels; ++p) panel<Rows>(t, p, Panels);
 }
 
-template <int Panels, int MaxRows>
-constexpr void add_tiles(Kernels& kernels) {
-  kernels.max_rows[Panels - 1] = MaxRows;
-  unroll<MaxRows>([&](auto r) { kernels.tile[Panels - 1][r] = tile<r + 1, Panels>; });
-}
-
-constexpr Kernels make_kernels() {
-  Kernels kernels{};
-  kernels.main_panels = 1;
-  add_tiles<1, 2>(kernels);
-  add_tiles<2, 2>(kernels);
-  add_tiles<3, 2>(kernels);
-  add_tiles<4, 2>(kernels);
-  kernels.finish = finish;
-  kernels.quantize = quantize;
-  kernels.depthwise = depthwise;
-  kernels.row_sums = row_sums;
-  return kernels;
-}
-
 }  // namespace
+}  // namespace graphopt::int8
+
+// The kernels come first.
+#include "kernels/int8/make_kernels.h"
+
+namespace graphopt::int8 {
 
 extern const Kernels kernels_avx2;
-constinit const Kernels kernels_avx2 = make_kernels();
+constinit const Kernels kernels_avx2 = make_kernels<1, 2, 2, 2, 2>();
 
 }  // namespace graphopt::int8

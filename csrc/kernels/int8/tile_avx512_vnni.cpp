@@ -171,13 +171,14 @@ void finish_pairs(const Finish& f, const FinishTile& t) {
   }
 }
 
-bool is_common(const Finish& f, const FinishTile& t) {
-  return f.out != DType::kF32 && !f.huge && f.table == nullptr && t.residual == nullptr && t.offset == nullptr &&
-         t.row_sums == nullptr;
+// Whether sums become bytes by their scale and bounds alone; `t` is a FinishTile or a DepthwiseLine.
+template <class T>
+bool is_common(const Finish& f, const T& t) {
+  return f.out != DType::kF32 && !f.huge && f.table == nullptr && t.residual == nullptr && t.offset == nullptr;
 }
 
 void finish(const Finish& f, const FinishTile& t) {
-  if (t.columns == 2 * kPanel && is_common(f, t)) {
+  if (t.columns == 2 * kPanel && t.row_sums == nullptr && is_common(f, t)) {
     return f.out == DType::kU8 ? finish_pairs<false>(f, t) : finish_pairs<true>(f, t);
   }
   const Constants c(f);
@@ -291,17 +292,7 @@ void store_any(const Finish& f, const DepthwiseLine& l, const __m512i (&acc)[4],
     for (int i = 0; i < 16; ++i) sums[i / 4 * 16 + j * 4 + i % 4] = some[i];
   }
   const int64_t at = column * l.channels + channel;
-  FinishTile t{};
-  t.sums = sums;
-  t.sums_step = kBlock;
-  t.rows = 1;
-  t.columns = l.channel_end - channel < kBlock ? l.channel_end - channel : kBlock;
-  t.c_rows = &at;
-  t.scale = l.scale + channel;
-  t.offset = l.offset == nullptr ? nullptr : l.offset + channel;
-  t.c = l.c;
-  t.residual = l.residual;
-  finish(f, t);
+  finish(f, position_tile(l, sums, channel, kBlock, &at));
 }
 
 template <int Kernel, int Stride>
@@ -320,8 +311,7 @@ void depthwise_block(const Finish& f, const DepthwiseLine& l, int64_t channel) {
     start[j] = l.start == nullptr ? _mm512_setzero_si512() : spread(l.start + channel, j, lanes);
     scale[j] = _mm512_castsi512_ps(spread(l.scale + channel, j, lanes));
   }
-  const bool common =
-      f.out != DType::kF32 && !f.huge && f.table == nullptr && l.residual == nullptr && l.offset == nullptr;
+  const bool common = is_common(f, l);
   const auto at = [&](const uint8_t* line, int64_t position) GRAPHOPT_INLINE_LAMBDA {
     return _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, line + position * l.channels + channel), sign);
   };
@@ -397,29 +387,15 @@ void depthwise(const Finish& f, const DepthwiseLine& l) {
   }
 }
 
-template <int Panels, int MaxRows>
-constexpr void add_tiles(Kernels& kernels) {
-  kernels.max_rows[Panels - 1] = MaxRows;
-  unroll<MaxRows>([&](auto r) { kernels.tile[Panels - 1][r] = tile<r + 1, Panels>; });
-}
-
-constexpr Kernels make_kernels() {
-  Kernels kernels{};
-  kernels.main_panels = 2;
-  add_tiles<1, 12>(kernels);
-  add_tiles<2, 12>(kernels);
-  add_tiles<3, 8>(kernels);
-  add_tiles<4, 6>(kernels);
-  kernels.finish = finish;
-  kernels.quantize = quantize;
-  kernels.depthwise = depthwise;
-  kernels.row_sums = row_sums;
-  return kernels;
-}
-
 }  // namespace
+}  // namespace graphopt::int8
+
+// The kernels come first.
+#include "kernels/int8/make_kernels.h"
+
+namespace graphopt::int8 {
 
 extern const Kernels kernels_avx512_vnni;
-constinit const Kernels kernels_avx512_vnni = make_kernels();
+constinit const Kernels kernels_avx512_vnni = make_kernels<2, 12, 12, 8, 6>();
 
 }  // namespace graphopt::int8

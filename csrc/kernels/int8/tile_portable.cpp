@@ -30,29 +30,15 @@ void tile(const Tile& t) {
   }
 }
 
-template <int Panels, int MaxRows>
-constexpr void add_tiles(Kernels& kernels) {
-  kernels.max_rows[Panels - 1] = MaxRows;
-  unroll<MaxRows>([&](auto r) { kernels.tile[Panels - 1][r] = tile<r + 1, Panels>; });
-}
-
-constexpr Kernels make_kernels() {
-  Kernels kernels{};
-  kernels.main_panels = 1;
-  add_tiles<1, 4>(kernels);
-  add_tiles<2, 4>(kernels);
-  add_tiles<3, 4>(kernels);
-  add_tiles<4, 4>(kernels);
-  kernels.finish = finish;
-  kernels.quantize = quantize;
-  kernels.depthwise = depthwise;
-  kernels.row_sums = row_sums;
-  return kernels;
-}
-
 }  // namespace
+}  // namespace graphopt::int8
+
+// The kernels come first.
+#include "kernels/int8/make_kernels.h"
+
+namespace graphopt::int8 {
 
 extern const Kernels kernels_portable;
-constinit const Kernels kernels_portable = make_kernels();
+constinit const Kernels kernels_portable = make_kernels<1, 4, 4, 4, 4>();
 
 }  // namespace graphopt::int8

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from graphopt.backends.choices import Alternative
-from graphopt.backends.cpu.apply_choices import weights_of
+from graphopt.backends.cpu.apply_choices import weights_name
 from graphopt.backends.cpu.cost import Cost, default_panels, direct, known, product, winograd
 from graphopt.backends.cpu.ops import DOMAIN
 from graphopt.ir import Graph, Node
@@ -32,7 +32,7 @@ def _of(node: Node, exact: bool) -> Iterator[Alternative]:
         return
     if node.op.name == "attention":
         yield from _separate(node)
-    name = weights_of(node)
+    name = weights_name(node)
     if not name or node.attrs.get("bf16"):
         return
     if node.op.name in ("conv", "conv_winograd"):
@@ -95,7 +95,7 @@ def _separate(node: Node) -> Iterator[Alternative]:
             producer = None if inner is None else inner.producer
         if sources.count(value) < 2 or producer is None or producer.op.name != "gemm":
             continue
-        name = weights_of(producer)
+        name = weights_name(producer)
         if name.endswith(".merged"):
             sites = producer.origin | node.origin
             yield Alternative("separate", name.removesuffix(".merged"), sites, 1.0)

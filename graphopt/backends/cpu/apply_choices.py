@@ -18,7 +18,7 @@ from graphopt.backends.cpu.ops import DOMAIN, plan_regions
 from graphopt.ir import Graph, Node
 from graphopt.rewrite import Pass, PassContext, record_edit
 
-__all__ = ["STEP_CHOICES", "ApplyChoices", "weights_of"]
+__all__ = ["STEP_CHOICES", "ApplyChoices", "weights_name"]
 
 # Attributes of a step by choice. A share is a number: 1 rows, 2 columns.
 STEP_CHOICES: dict[str, dict[str, int]] = {
@@ -30,7 +30,7 @@ _PRODUCTS = ("gemm", "conv")
 _PACKED = ".packed"
 
 
-def weights_of(node: Node) -> str:
+def weights_name(node: Node) -> str:
     """The name that the weights of a step kernel had before they were packed; "" without any."""
     weight = node.input(1)
     if node.op.domain != DOMAIN or weight is None or weight.constant is None:
@@ -54,7 +54,7 @@ class ApplyChoices(Pass):
         for node in _walk(graph):
             if node.op.domain != DOMAIN or node.op.name not in _PRODUCTS:
                 continue
-            name = weights_of(node)
+            name = weights_name(node)
             attrs: dict[str, Any] = {}
             for choice, names in wanted.items():
                 if name in names:

@@ -23,6 +23,7 @@ from graphopt.backends.cpu.ops import DOMAIN, native
 from graphopt.errors import CompileError
 from graphopt.ir import Builder, DType, Graph, Node, Value
 from graphopt.rewrite import Match, NodePattern, PatternOps, Refusal, Rule, RulePass
+from graphopt.rewrite.names import split_names
 from graphopt.rewrite.numerics import Numerics, lossy
 
 __all__ = ["LowerBf16"]
@@ -158,5 +159,5 @@ class LowerBf16(RulePass):
     exclude: str = ""
 
     def rules(self, graph: Graph) -> list[Rule]:
-        excluded = frozenset(filter(None, self.exclude.split("+")))
+        excluded = split_names(self.exclude)
         return [RoundOperands(excluded), RoundAttention(excluded)]

@@ -114,13 +114,13 @@ def view(builder: Builder, value: Value, shape: Sequence[Dim]) -> Value:
 
 def packed(
     source: Value,
-    size: int,
+    size: int | tuple[int, ...],
     layout: str,
     pack: Callable[[Array], Array],
     dtype: DType = DType.F32,
 ) -> Constant:
-    """The packed form of a constant, made when it is looked at. ``layout`` says how it is packed:
-    equal sources in equal layouts are equal."""
+    """The packed form of a constant, made when it is looked at; ``size`` is its shape, or length.
+    ``layout`` says how it is packed: equal sources in equal layouts are equal."""
     constant = source.constant
     assert constant is not None
 
@@ -128,7 +128,8 @@ def packed(
         return pack(constant.read())
 
     digest = hashlib.blake2b(f"{layout} {constant.digest}".encode(), digest_size=16).hexdigest()
-    return Constant(None, type=TensorType(dtype, (size,)), load=load, digest=digest)
+    shape = (size,) if isinstance(size, int) else size
+    return Constant(None, type=TensorType(dtype, shape), load=load, digest=digest)
 
 
 def aligned(pack: Callable[[Array], Array]) -> Callable[[Array], Array]:

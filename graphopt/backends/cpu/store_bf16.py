@@ -17,6 +17,7 @@ from typing import ClassVar
 from graphopt.backends.cpu.ops import DOMAIN, plan_regions
 from graphopt.ir import DType, Graph, Node, TensorType
 from graphopt.rewrite import Pass, PassContext, Refusal, record_edit
+from graphopt.rewrite.names import split_names
 from graphopt.rewrite.numerics import Numerics, lossy
 
 __all__ = ["StoreBf16"]
@@ -66,7 +67,7 @@ class StoreBf16(Pass):
         """Why the node's result stays as it is."""
         if not _is(node, "gemm", "conv"):
             return Refusal("it is no product or convolution", node)
-        excluded = frozenset(filter(None, self.exclude.split("+")))
+        excluded = split_names(self.exclude)
         if kept := sorted(excluded & node.origin):
             return Refusal(f"'{kept[0]}' is excluded", node)
         value = node.output
@@ -97,7 +98,7 @@ def _is(node: Node, *kernels: str) -> bool:
 def _depthwise(node: Node) -> bool:
     """Whether every channel is a group of its own."""
     attrs = node.attrs
-    return _is(node, "conv") and attrs.get("group", 1) == attrs["cin"] == attrs["cout"]
+    return _is(node, "conv") and 1 < attrs.get("group", 1) == attrs["cin"] == attrs["cout"]
 
 
 def _reads(node: Node, place: int) -> bool:

@@ -9,7 +9,6 @@ kernel does not compute stays as it is.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,13 +19,14 @@ import numpy as np
 from graphopt.backends.cpu.lower_dense import (
     channels_last_type,
     from_channels_last,
+    packed,
     to_channels_last,
     view,
 )
 from graphopt.backends.cuda.lower_attention import attention_reason, lower_attention
 from graphopt.backends.cuda.lower_moves import resize, resize_reason, transposed_reason
 from graphopt.backends.cuda.ops import op
-from graphopt.ir import Builder, Constant, DType, Graph, Node, TensorType, Value, static_shape
+from graphopt.ir import Builder, DType, Graph, Node, TensorType, Value, static_shape
 from graphopt.ops.conv import conv_window
 from graphopt.ops.fused import ATTENTION
 from graphopt.ops.pool import pool_window
@@ -143,16 +143,11 @@ def arranged(
     make: Callable[[Array], Array],
 ) -> Value:
     """A constant made of another one when it is looked at; ``how`` says what ``make`` does."""
-    constant = source.constant
-    assert constant is not None
-    text = f"cuda {how} {shape} {constant.digest}"
-    digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
-    def load() -> Array:
-        return np.ascontiguousarray(make(constant.read().astype(np.float32)).reshape(shape))
+    def arrange(array: Array) -> Array:
+        return np.ascontiguousarray(make(array.astype(np.float32)).reshape(shape))
 
-    type = TensorType(DType.F32, shape)
-    return builder.constant(Constant(None, type=type, load=load, digest=digest), source.name)
+    return builder.constant(packed(source, shape, f"cuda {how} {shape}", arrange), source.name)
 
 
 # ---- products ----

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphopt.compress.affine import Grid, activation_grid, bias_grid, channel_grid
-from graphopt.compress.placement import Layer, Placement, layers_of, place
+from graphopt.compress.placement import Layer, Placement, layer_of, place
 from graphopt.errors import OptionError
 from graphopt.ir import Builder, DType, Graph, Node, Value
 from graphopt.rewrite import Pass, PassContext, Refusal, record_edit
@@ -85,9 +85,9 @@ class LossyQuantize(Pass):
 
     def refuses(self, node: Node) -> Refusal | None:
         """Why a layer stays in floats."""
-        layer = next((x for x in layers_of(node.graph) if x.node is node), None)
-        if layer is None:
-            return Refusal(lambda: f"{node.op.qualified} is no layer with constant weights", node)
+        layer = layer_of(node)
+        if isinstance(layer, Refusal):
+            return layer
         if layer.name in self.keep:
             return Refusal(f"'{layer.name}' is to stay in floats", node)
         if layer.input.name not in {item[0] for item in self.ranges}:
@@ -131,10 +131,7 @@ class _Edit:
         assert constant is not None
         weight = constant.array
         axis = layer.axis if self.options.per_channel else None
-        limit = None
-        if self.options.weights < 8:
-            limit = _limit(weight, axis) * (127 / ((1 << (self.options.weights - 1)) - 1))
-        grid = channel_grid(weight, axis, DType.I8, limit=limit)
+        grid = channel_grid(weight, axis, self.options.weights)
         bias = None if layer.bias is None else node.input(layer.bias)
         sums: Grid | None = None
         if bias is not None and bias.constant is not None:
@@ -147,11 +144,6 @@ class _Edit:
         self.graph.set_input(node, layer.weight, operand)
         if layer.bias is not None and offset is not None:
             self.graph.set_input(node, layer.bias, offset)
-
-
-def _limit(weight: np.ndarray[Any, Any], axis: int | None) -> np.ndarray[Any, Any]:
-    others = None if axis is None else tuple(i for i in range(weight.ndim) if i != axis)
-    return np.asarray(np.abs(weight).max(axis=others, initial=0.0), np.float64)
 
 
 def _stored(op: Builder, name: str, codes: np.ndarray[Any, Any], grid: Grid) -> Value:

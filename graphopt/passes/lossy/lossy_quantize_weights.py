@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphopt.compress.affine import block_grid
-from graphopt.compress.placement import Layer, layers_of
+from graphopt.compress.placement import Layer, layer_of, layers_of
 from graphopt.errors import OptionError
 from graphopt.ir import Builder, DType, Graph, Node
 from graphopt.rewrite import Pass, PassContext, Refusal, record_edit
 from graphopt.rewrite.numerics import Numerics, lossy
 
-__all__ = ["LossyQuantizeWeights", "group_type", "summed_axis"]
+__all__ = ["LossyQuantizeWeights", "group_type"]
 
 _TYPES = {(4, False): DType.I4, (4, True): DType.U4, (8, False): DType.I8, (8, True): DType.U8}
 
@@ -63,7 +63,7 @@ class LossyQuantizeWeights(Pass):
         constant, start = layer.weights.constant, ctx.log.mark
         assert constant is not None
         dtype = group_type(self.bits, self.zeros)
-        axis = summed_axis(layer)
+        axis = layer.summed_axis
         grid = block_grid(constant.array, axis, self.group, dtype, symmetric=not self.zeros)
         op = Builder(graph, before=layer.node, origin=layer.node.origin)
         name = layer.weights.name
@@ -91,17 +91,10 @@ class LossyQuantizeWeights(Pass):
 
     def refuses(self, node: Node) -> Refusal | None:
         """Why the weights stay as they are."""
-        layer = next((x for x in layers_of(node.graph) if x.node is node), None)
-        if layer is None:
-            return Refusal(lambda: f"{node.op.qualified} is no layer with constant weights", node)
-        return self._refusal(layer)
+        layer = layer_of(node)
+        return layer if isinstance(layer, Refusal) else self._refusal(layer)
 
 
 def group_type(bits: int, zeros: bool) -> DType:
     """The element type of weights in groups."""
     return _TYPES[bits, zeros]
-
-
-def summed_axis(layer: Layer) -> int:
-    """The axis of the weights that products are summed over."""
-    return 1 if layer.node.is_a("Gemm") and layer.node.attr("transB") else 0
